@@ -1,0 +1,40 @@
+# make demo and make test each set up all they need in .venv and run.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: help demo test test-slow lint format clean
+
+help:
+	@echo "make demo       classify real photos of solar cells in three ways (about 5 minutes)"
+	@echo "make test       run the tests"
+	@echo "make test-slow  run the tests that take long"
+	@echo "make lint       ruff and mypy"
+	@echo "make format     let ruff mend what it can"
+
+# One stamp per extra of pyproject.toml: .venv/.demo says that [demo] is installed.
+$(VENV)/.%: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable ".[$*]"
+	touch $@
+
+demo: $(VENV)/.demo
+	$(BIN)/python -m sktransfer demo
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest
+
+test-slow: $(VENV)/.test
+	$(BIN)/python -m pytest -m slow
+
+lint: $(VENV)/.lint
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+format: $(VENV)/.lint
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+clean:
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,58 @@
+"""Apply a pretrained CNN to your own images, as a scikit-learn estimator.
+
+Names are imported when first used, so ``import sktransfer`` does not pay for torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from . import datasets
+    from ._backbones import list_backbones
+    from ._classifier import FineTunedCNNClassifier
+    from ._exceptions import (
+        BackboneError,
+        ImageError,
+        SktransferError,
+        TrainingError,
+        UnknownBackboneError,
+        WeightsMismatchError,
+        WeightsNotFoundError,
+    )
+    from ._features import PretrainedCNNFeatures
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BackboneError",
+    "FineTunedCNNClassifier",
+    "ImageError",
+    "PretrainedCNNFeatures",
+    "SktransferError",
+    "TrainingError",
+    "UnknownBackboneError",
+    "WeightsMismatchError",
+    "WeightsNotFoundError",
+    "datasets",
+    "list_backbones",
+]
+
+_HOME = {
+    "FineTunedCNNClassifier": "._classifier",
+    "PretrainedCNNFeatures": "._features",
+    "list_backbones": "._backbones",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name == "datasets":
+        return importlib.import_module(".datasets", __name__)
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME.get(name, "._exceptions"), __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,214 @@
+"""`PretrainedCNNFeatures`: images in, bottleneck features out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
+from sklearn.utils._param_validation import StrOptions
+from sklearn.utils.validation import check_is_fitted
+
+from ._backbones import Backbone
+from ._engines import POOLINGS, CutNetwork, TorchEngine, feature_counts, resolve_device
+from ._extraction import extract
+from ._inputs import SHARED_CONSTRAINTS, check_images, resolve_backbone, resolve_stage
+
+
+class PretrainedCNNFeatures(TransformerMixin, BaseEstimator):
+    """Bottleneck features of a pretrained convolutional network.
+
+    Each image is resized, cropped and normalised as the network's weights were trained, run through its
+    convolutional stages, and the feature map is pooled to a vector. A linear model or an SVM on these
+    features is what works for a few hundred images of nearly any kind [1]_.
+
+    Parameters
+    ----------
+    backbone : str, default="efficientnet_lite0"
+        The network; `list_backbones` names them all. The default comes with the package and works offline.
+    weights : "default", path or None, default="default"
+        ``"default"`` takes the published ImageNet weights. A path reads a ``.safetensors`` or ``.pth`` file,
+        with or without the original head. None takes random weights, the same ones each time.
+    layer : str or list of str, default="penultimate"
+        After which stage to take the features: ``"stage1"``, ``"stage2"``, …, or ``"penultimate"``, the last
+        one. Features of several stages are concatenated, in order of depth. Fully connected layers of
+        networks such as VGG are left out.
+    pooling : {"avg", "max", "avgmax", "flatten"}, default="avg"
+        How a map of shape (C, h, w) becomes a vector: its mean or maximum over h and w (C features), both
+        (2 C), or every value (C h w).
+    image_size : int or (int, int), default=None
+        Height and width in pixels of what the network sees; one number for a square. None takes the size
+        the weights were trained at.
+    image_shape : tuple of int, default=None
+        Shape of one image when `X` holds flat rows, as `numpy.reshape` takes it: ``(8, 8)``,
+        ``(32, 32, 3)``, ``(1, -1)``.
+    value_range : "auto" or (float, float), default="auto"
+        The values that mean black and white. ``"auto"``: 0 to 255 for uint8, 0 to 65535 for uint16, and
+        floats must lie between 0 and 1.
+    batch_size : int, default=32
+        How many images to run at once. Changes speed and memory, not the result.
+    precision : {"float32", "bfloat16"}, default="float32"
+        Number format of convolutions. The features are float32 in both cases.
+    device : str, default="auto"
+        ``"cpu"``, ``"cuda"``, ``"mps"``, or ``"auto"``: a GPU where there is one.
+    n_jobs : int, default=None
+        Threads that decode images. None takes as many as torch uses; -1 takes all cores.
+    verbose : int, default=0
+        1 shows a progress bar.
+
+    Attributes
+    ----------
+    n_features_out_ : int
+        Number of features.
+    weights_checksum_ : str
+        SHA-256 of the weights. `transform` refuses to run with others.
+    n_features_in_ : int
+        Number of columns, if `X` holds flat rows.
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
+        Names of the columns, if `X` is a frame of flat rows.
+
+    See Also
+    --------
+    FineTunedCNNClassifier : Train the last stages of the network too.
+
+    Notes
+    -----
+    ``fit`` learns nothing from the images: it checks the parameters and records which weights are used. So
+    features may be extracted before cross-validation as well as within it.
+
+    The network is always in eval mode, and its weights are never pickled.
+
+    References
+    ----------
+    .. [1] A. S. Razavian, H. Azizpour, J. Sullivan, S. Carlsson, "CNN features off-the-shelf: an astounding
+       baseline for recognition", CVPR workshops 2014.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_sample_images
+    >>> from sktransfer import PretrainedCNNFeatures
+    >>> photos = load_sample_images().images  # two photos, uint8 (427, 640, 3)
+    >>> PretrainedCNNFeatures().fit_transform(photos).shape
+    (2, 1280)
+    """
+
+    _parameter_constraints: dict = {
+        **SHARED_CONSTRAINTS,
+        "layer": [str, list, tuple],
+        "pooling": [StrOptions(set(POOLINGS))],
+    }
+
+    def __init__(
+        self,
+        backbone="efficientnet_lite0",
+        *,
+        weights="default",
+        layer="penultimate",
+        pooling="avg",
+        image_size=None,
+        image_shape=None,
+        value_range="auto",
+        batch_size=32,
+        precision="float32",
+        device="auto",
+        n_jobs=None,
+        verbose=0,
+    ):
+        self.backbone = backbone
+        self.weights = weights
+        self.layer = layer
+        self.pooling = pooling
+        self.image_size = image_size
+        self.image_shape = image_shape
+        self.value_range = value_range
+        self.batch_size = batch_size
+        self.precision = precision
+        self.device = device
+        self.n_jobs = n_jobs
+        self.verbose = verbose
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y=None):
+        """Check the parameters and the kind of images, and record which weights are used.
+
+        Parameters
+        ----------
+        X : images
+            A list, Series or array of file paths, file contents (bytes), PIL images, arrays or tensors, of
+            any sizes; or one array (n, H, W), (n, H, W, C) or (n, C, H, W); or flat rows with `image_shape`.
+            Not read here, but for the checks of flat rows.
+        y : ignored
+
+        Returns
+        -------
+        self : PretrainedCNNFeatures
+        """
+        check_images(self, X, reset=True)
+        vars(self).pop("weights_checksum_", None)  # fitting again may take other weights
+        backbone = resolve_backbone(self)
+        cuts = self._cuts(backbone)
+        counts = feature_counts(backbone, cuts, self.pooling)
+        self.weights_checksum_ = backbone.checksum
+        self.n_features_out_ = sum(counts)
+        self._feature_counts = dict(zip((backbone.stage_names[cut - 1] for cut in cuts), counts, strict=True))
+        return self
+
+    def transform(self, X):
+        """Compute the features of each image.
+
+        Parameters
+        ----------
+        X : images
+            As in `fit`. Read a batch at a time.
+
+        Returns
+        -------
+        features : ndarray of shape (n_images, n_features_out_), float32
+
+        Raises
+        ------
+        ImageError
+            If an image cannot be read. The message names it.
+        """
+        check_is_fitted(self)
+        images = check_images(self, X, reset=False)
+        backbone = resolve_backbone(self)
+        network = CutNetwork(backbone, self._cuts(backbone), self.pooling)
+        return extract(
+            images,
+            backbone.preprocessing,
+            TorchEngine(network, resolve_device(self.device), self.precision),
+            batch_size=self.batch_size,
+            n_jobs=self.n_jobs,
+            verbose=self.verbose,
+        )
+
+    def get_feature_names_out(self, input_features=None):
+        """Name the features after their stage: ``"stage8_0"``, ``"stage8_1"``, ….
+
+        Parameters
+        ----------
+        input_features : ignored
+            Present for API consistency.
+
+        Returns
+        -------
+        names : ndarray of str objects
+        """
+        check_is_fitted(self)
+        names = [f"{stage}_{i}" for stage, count in self._feature_counts.items() for i in range(count)]
+        return np.asarray(names, dtype=object)
+
+    def _cuts(self, backbone: Backbone) -> list[int]:
+        layers: Sequence[str] = [self.layer] if isinstance(self.layer, str) else self.layer
+        if not layers:
+            raise ValueError("layer=[] names no stage. Name at least one, such as 'penultimate'.")
+        last = backbone.stage_names[-1]
+        return sorted({resolve_stage(last if name == "penultimate" else name, backbone) for name in layers})
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.three_d_array = True
+        tags.input_tags.string = True
+        tags.transformer_tags.preserves_dtype = []  # float32 whatever comes in
+        return tags

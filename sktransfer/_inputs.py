@@ -1,0 +1,82 @@
+"""What both estimators ask of their images and of the parameters they share."""
+
+from __future__ import annotations
+
+import os
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.utils import check_consistent_length, column_or_1d
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import validate_data
+
+from ._backbones import Backbone, load_backbone
+from ._exceptions import WeightsMismatchError
+from ._images import Images, as_images, is_flat
+
+SHARED_CONSTRAINTS: dict[str, list] = {
+    "backbone": [str],
+    "weights": [str, os.PathLike, None],
+    "image_size": [Interval(Integral, 1, None, closed="left"), "array-like", None],
+    "image_shape": ["array-like", None],
+    "value_range": [StrOptions({"auto"}), "array-like"],
+    "batch_size": [Interval(Integral, 1, None, closed="left")],
+    "precision": [StrOptions({"float32", "bfloat16"})],
+    "device": [str],
+    "n_jobs": [Integral, None],
+    "verbose": ["verbose"],
+}
+
+
+def check_images(estimator: BaseEstimator, X: Any, *, reset: bool) -> Images:
+    """Return `X` as images. Flat rows pass through scikit-learn's own checks first.
+
+    Parameters
+    ----------
+    estimator : BaseEstimator
+        With the parameters ``image_shape`` and ``value_range``.
+    X : anything the users call images
+    reset : bool
+        True in ``fit``, which records ``n_features_in_`` and ``feature_names_in_`` of flat rows.
+    """
+    if is_flat(X, estimator.image_shape):
+        X = validate_data(estimator, X, reset=reset)
+    return as_images(X, image_shape=estimator.image_shape, value_range=estimator.value_range)
+
+
+def check_images_and_target(estimator: BaseEstimator, X: Any, y: Any) -> tuple[Images, np.ndarray]:
+    """Return the images and the target of ``fit``, checked against each other."""
+    if is_flat(X, estimator.image_shape) or y is None:
+        X, y = validate_data(estimator, X, y)
+    y = column_or_1d(y, warn=True)
+    images = as_images(X, image_shape=estimator.image_shape, value_range=estimator.value_range)
+    check_consistent_length(images, y)
+    return images, y
+
+
+def resolve_backbone(estimator: BaseEstimator, seed: int = 0) -> Backbone:
+    """Return the backbone an estimator's parameters ask for.
+
+    Once the estimator is fitted it carries ``weights_checksum_``; a backbone with other weights is refused.
+    """
+    backbone = load_backbone(estimator.backbone, estimator.weights, seed).with_image_size(estimator.image_size)
+    expected = getattr(estimator, "weights_checksum_", backbone.checksum)
+    if backbone.checksum != expected:
+        raise WeightsMismatchError(
+            f"The weights of {estimator.backbone!r} on this machine are not those the estimator was fitted with "
+            f"(SHA-256 {backbone.checksum[:12]}… instead of {expected[:12]}…). Install the same versions of torch, "
+            "timm and of the weights, or fit again."
+        )
+    return backbone
+
+
+def resolve_stage(stage: str, backbone: Backbone) -> int:
+    """Return how many stages lie up to and including the one of that name."""
+    names = backbone.stage_names
+    if stage not in names:
+        raise ValueError(
+            f"{backbone.name!r} has no stage {stage!r}. Its stages, from input to output: {', '.join(names)}."
+        )
+    return names.index(stage) + 1

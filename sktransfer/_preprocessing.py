@@ -1,0 +1,138 @@
+"""Resize and crop an image as the weights were trained; augmentation.
+
+Both work on uint8: a decoded image becomes a *canvas*, the uint8 image of exactly the size the network
+sees. Augmentation acts on the canvas. Subtracting the mean and dividing by the deviation is the first
+step of the network itself (`sktransfer._engines.CutNetwork`), where it runs once per batch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from numbers import Integral
+
+import numpy as np
+import torch
+from torchvision.transforms import v2
+
+from ._images import resize
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What the weights were trained on: geometry, interpolation and normalisation.
+
+    Parameters
+    ----------
+    size : tuple of int
+        Height and width in pixels of what the network sees.
+    crop_fraction : float
+        Share of the resized image that the central crop keeps, per side.
+    interpolation : {"nearest", "bilinear", "bicubic", "lanczos", "box"}
+        Antialiased filter of the resize.
+    mean, std : tuple of float
+        Per channel (RGB), for values in [0, 1].
+    squash : bool
+        Resize to the target's own aspect ratio instead of keeping the image's.
+    """
+
+    size: tuple[int, int]
+    crop_fraction: float = 0.875
+    interpolation: str = "bilinear"
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    squash: bool = False
+
+    def with_image_size(self, image_size: int | Sequence[int] | None) -> Preprocessing:
+        """Return the same preprocessing for another size; the resize grows or shrinks along."""
+        if image_size is None:
+            return self
+        height, width = (image_size, image_size) if isinstance(image_size, Integral) else image_size
+        return replace(self, size=(int(height), int(width)))
+
+    def canvas(self, image: np.ndarray) -> np.ndarray:
+        """Resize and crop one uint8 image of shape (H, W, 3) to the uint8 canvas of shape (*size, 3)."""
+        whole = self._resized(*image.shape[:2])
+        top, left = (round((whole[axis] - self.size[axis]) / 2) for axis in (0, 1))
+        return resize(image, whole, self.interpolation, crop=(top, left, *self.size))
+
+    def _resized(self, height: int, width: int) -> tuple[int, int]:
+        """Size of the whole image before the crop: torchvision's and timm's own rounding."""
+        # The epsilon keeps 224 / (224 / 232) from falling to 231.
+        target_h, target_w = (math.floor(side / self.crop_fraction + 1e-6) for side in self.size)
+        if self.squash:
+            return target_h, target_w
+        if target_h != target_w:  # cover the target, as timm's ResizeKeepRatio does
+            ratio = min(height / target_h, width / target_w)
+            return round(height / ratio), round(width / ratio)
+        if height <= width:
+            return target_h, int(target_h * width / height)
+        return int(target_w * height / width), target_w
+
+
+Augmentation = Callable[[torch.Tensor], torch.Tensor]
+
+
+def _jitter(degrees: float, shift: float, zoom: float) -> list[v2.Transform]:
+    """Rotate by up to `degrees`, shift by up to `shift` of the side, zoom by up to `zoom`.
+
+    The image is mirrored at its borders first, since black corners would be a feature to learn.
+    """
+
+    class _Mirrored(v2.RandomAffine):
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            height, width = image.shape[-2:]
+            border = min(height, width) // 4
+            padded = v2.functional.pad(image, [border] * 4, padding_mode="reflect") if border else image
+            return v2.functional.center_crop(super().forward(padded), [height, width])
+
+    # The shift is a share of the padded side, 1.5 times the image's.
+    return [
+        _Mirrored(
+            degrees,
+            translate=(shift / 1.5, shift / 1.5),
+            scale=(1 - zoom, 1 + zoom),
+            interpolation=v2.InterpolationMode.BILINEAR,
+        )
+    ]
+
+
+def _quarter_turns() -> v2.Transform:
+    turns = [v2.Lambda(lambda image, k=k: torch.rot90(image, k, dims=(-2, -1))) for k in range(4)]
+    return v2.RandomChoice(turns)
+
+
+AUGMENTATIONS: dict[str, Callable[[], list[v2.Transform]]] = {
+    "photo": lambda: [
+        v2.RandomHorizontalFlip(),
+        *_jitter(degrees=10, shift=0.1, zoom=0.15),
+        v2.ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2),
+    ],
+    "any_orientation": lambda: [
+        v2.RandomHorizontalFlip(),
+        v2.RandomVerticalFlip(),
+        _quarter_turns(),
+        *_jitter(degrees=3, shift=0.02, zoom=0.0),
+    ],
+    "text": lambda: [*_jitter(degrees=5, shift=0.1, zoom=0.1)],
+}
+"""Presets by domain; each value builds the list of torchvision v2 transforms that make it up."""
+
+
+def resolve_augmentation(augment: str | Augmentation | None) -> Augmentation | None:
+    """Turn the public ``augment`` parameter into a function of one uint8 tensor (3, H, W)."""
+    if isinstance(augment, str):
+        return v2.Compose(AUGMENTATIONS[augment]())
+    return augment
+
+
+def augment_canvas(canvas: np.ndarray, augment: Augmentation, seed: int) -> np.ndarray:
+    """Return one augmented view of a canvas; the same seed gives the same view.
+
+    torchvision's transforms draw from torch's global generator, so it is seeded here. The caller holds it
+    in `torch.random.fork_rng`.
+    """
+    torch.manual_seed(seed)
+    view = augment(torch.from_numpy(canvas).permute(2, 0, 1))
+    return view.permute(1, 2, 0).contiguous().numpy()
