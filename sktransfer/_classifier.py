@@ -238,8 +238,10 @@ class FineTunedCNNClassifier(ClassifierMixin, BaseEstimator):
         """
         images, y = check_images_and_target(self, X, y)
         check_classification_targets(y)
+        if len(images) < 2:
+            raise ValueError(f"Found n_samples={len(images)} image(s); training needs at least 2.")
         encoder = LabelEncoder().fit(y)
-        sample_weight = _check_sample_weight(sample_weight, images, ensure_non_negative=True)
+        sample_weight = _check_sample_weight(sample_weight, y, ensure_non_negative=True)
         weights = sample_weight * compute_sample_weight(self.class_weight, y)
 
         vars(self).pop("weights_checksum_", None)  # fitting again may take other weights

@@ -262,10 +262,11 @@ class Record(Callback):
         labels = batch[1][0].to(y_pred.device)
         self.hits_[training] += int((y_pred.argmax(dim=1) == labels).sum())
         self.seen_[training] += len(labels)
-        self.loss_[training] += float(loss) * len(labels)
-        if not math.isfinite(self.loss_[training]):
+        loss = loss.item()
+        self.loss_[training] += loss * len(labels)
+        if not math.isfinite(loss):
             raise TrainingError(
-                f"The loss became {float(loss)} in epoch {len(self.epochs_) + 1} at lr={net.lr}. "
+                f"The loss became {loss} in epoch {len(self.epochs_) + 1} at lr={net.lr}. "
                 "Lower lr, or lr_factor for the pretrained layers, and fit again."
             )
         if training:

@@ -14,7 +14,7 @@ TINY = {
     "weights": None,
     "image_shape": (1, -1),
     "image_size": 32,
-    "value_range": (-100, 100),
+    "value_range": (-200, 200),
 }
 
 
@@ -23,7 +23,7 @@ def transformer():
 
 
 def classifier():
-    return FineTunedCNNClassifier(**TINY, max_epochs=20, lr=0.01, augment=None)
+    return FineTunedCNNClassifier(**TINY, max_epochs=10, lr=0.01, augment=None)
 
 
 EXPECTED_TO_FAIL = {
