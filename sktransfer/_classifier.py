@@ -25,8 +25,15 @@ from torch.optim.lr_scheduler import LambdaLR
 from ._backbones import Backbone
 from ._engines import CutNetwork, TorchEngine, feature_counts, resolve_device
 from ._extraction import extract, iter_activations, stacked_canvases
-from ._finetuning import EvenBatches, Record, TrainingSet, TunedNetwork, WeightedCrossEntropy, fit_first_head
-from ._finetuning import warmup_cosine
+from ._finetuning import (
+    EvenBatches,
+    Record,
+    TrainingSet,
+    TunedNetwork,
+    WeightedCrossEntropy,
+    fit_first_head,
+    warmup_cosine,
+)
 from ._images import Images
 from ._inputs import SHARED_CONSTRAINTS, check_images, check_images_and_target, resolve_backbone, resolve_stage
 from ._preprocessing import AUGMENTATIONS, resolve_augmentation
@@ -337,7 +344,9 @@ class FineTunedCNNClassifier(ClassifierMixin, BaseEstimator):
         n_steps = self.max_epochs * len(EvenBatches(train_set, self.batch_size))
         net = self._new_net(network, shuffler, valid_set, record, n_steps).initialize()
         if backbone.pretrained:
-            fit_first_head(network, _pooled_features(network, train_set, self.batch_size), labels[train], weights[train])
+            fit_first_head(
+                network, _pooled_features(network, train_set, self.batch_size), labels[train], weights[train]
+            )
         _run(net, train_set)
         return net, record.epochs_
 

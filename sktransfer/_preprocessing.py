@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torchvision.transforms import v2
 
-from ._images import resize
+from ._decoding import resize
 
 
 @dataclass(frozen=True)
@@ -98,9 +98,10 @@ def _jitter(degrees: float, shift: float, zoom: float) -> list[v2.Transform]:
     ]
 
 
-def _quarter_turns() -> v2.Transform:
-    turns = [v2.Lambda(lambda image, k=k: torch.rot90(image, k, dims=(-2, -1))) for k in range(4)]
-    return v2.RandomChoice(turns)
+def _quarter_turn(image: torch.Tensor) -> torch.Tensor:
+    """Turn by 0, 90, 180 or 270 degrees; by 0 or 180 where the image is not square."""
+    step = 1 if image.shape[-1] == image.shape[-2] else 2
+    return torch.rot90(image, step * int(torch.randint(4, ())), dims=(-2, -1))
 
 
 AUGMENTATIONS: dict[str, Callable[[], list[v2.Transform]]] = {
@@ -112,7 +113,7 @@ AUGMENTATIONS: dict[str, Callable[[], list[v2.Transform]]] = {
     "any_orientation": lambda: [
         v2.RandomHorizontalFlip(),
         v2.RandomVerticalFlip(),
-        _quarter_turns(),
+        v2.Lambda(_quarter_turn),
         *_jitter(degrees=3, shift=0.02, zoom=0.0),
     ],
     "text": lambda: [*_jitter(degrees=5, shift=0.1, zoom=0.1)],

@@ -1,0 +1,98 @@
+"""The weights' own geometry, held against torchvision's and timm's transforms; augmentation."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from timm.data.transforms_factory import transforms_imagenet_eval
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms._presets import ImageClassification
+
+from sktransfer._preprocessing import AUGMENTATIONS, Preprocessing, augment_canvas, resolve_augmentation
+
+TIMM_OPTIONS = [(224, 0.875, "center"), (160, 0.95, "center"), (224, 1.0, "squash"), ((96, 128), 0.9, "center")]
+SIZES = [(427, 640), (300, 300), (61, 50), (1000, 333), (224, 256)]
+
+
+def photo(height, width):
+    y, x = np.mgrid[:height, :width]
+    waves = [127 * (1 + np.sin(x / (5 + k)) * np.cos(y / (7 - k))) for k in range(3)]
+    return np.stack(waves, axis=-1).astype(np.uint8)
+
+
+def normalised(canvas, preprocessing):
+    x = torch.from_numpy(canvas.copy()).permute(2, 0, 1) / 255
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (preprocessing.mean, preprocessing.std))
+    return (x - mean) / std
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(("crop", "whole"), [(224, 256), (224, 232), (224, 236), (299, 342), (384, 384)])
+def test_equals_torchvision(size, crop, whole):
+    preprocessing = Preprocessing((crop, crop), crop / whole)
+    transform = ImageClassification(crop_size=crop, resize_size=whole, interpolation=InterpolationMode.BILINEAR)
+    expected = transform(Image.fromarray(photo(*size)))
+    torch.testing.assert_close(normalised(preprocessing.canvas(photo(*size)), preprocessing), expected)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(
+    "options", [(224, 0.875, "center"), (160, 0.95, "center"), (224, 1.0, "squash"), ((96, 128), 0.9, "center")]
+)
+def test_equals_timm(size, options):
+    img_size, crop_pct, mode = options
+    target = (img_size, img_size) if isinstance(img_size, int) else img_size
+    preprocessing = Preprocessing(target, crop_pct, "bicubic", squash=mode == "squash")
+    transform = transforms_imagenet_eval(img_size, crop_pct=crop_pct, crop_mode=mode, interpolation="bicubic")
+    expected = transform(Image.fromarray(photo(*size)))
+    torch.testing.assert_close(normalised(preprocessing.canvas(photo(*size)), preprocessing), expected)
+
+
+def test_image_size_overrides_size_alone():
+    original = Preprocessing((224, 224), 0.875, "bicubic")
+    assert original.with_image_size(None) is original
+    assert original.with_image_size(np.int64(96)) == Preprocessing((96, 96), 0.875, "bicubic")
+    assert original.with_image_size((64, 96)).canvas(photo(300, 200)).shape == (64, 96, 3)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 500), (500, 1), (3, 2)])
+def test_extreme_shapes_still_make_a_canvas(size):
+    assert Preprocessing((32, 32), 0.875).canvas(photo(*size)).shape == (32, 32, 3)
+
+
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+@pytest.mark.parametrize("size", [(64, 64), (32, 48), (2, 3)])
+def test_presets_keep_the_size_and_follow_the_seed(name, size):
+    augment = resolve_augmentation(name)
+    canvas = photo(*size)
+    with torch.random.fork_rng():
+        views = [augment_canvas(canvas, augment, seed) for seed in (1, 1, 2, 3, 4)]
+    assert all(view.shape == canvas.shape and view.dtype == np.uint8 for view in views)
+    np.testing.assert_array_equal(views[0], views[1])
+    if size == (64, 64):
+        assert len({view.tobytes() for view in views}) == 4
+
+
+def test_borders_are_mirrored_not_black():
+    white = np.full((64, 64, 3), 255, dtype=np.uint8)
+    augment = resolve_augmentation("text")
+    with torch.random.fork_rng():
+        views = [augment_canvas(white, augment, seed) for seed in range(10)]
+    assert min(view.min() for view in views) >= 250
+
+
+def test_text_is_never_mirrored():
+    canvas = np.zeros((64, 64, 3), dtype=np.uint8)
+    canvas[:, 40:] = 200  # dark on the left
+    augment = resolve_augmentation("text")
+    with torch.random.fork_rng():
+        views = [augment_canvas(canvas, augment, seed).astype(int) for seed in range(20)]
+    assert all(view[16:48, 5:10].mean() < view[16:48, 54:59].mean() for view in views)
+    with torch.random.fork_rng():
+        flipped = [augment_canvas(canvas, resolve_augmentation("photo"), seed).astype(int) for seed in range(20)]
+    assert any(view[16:48, 5:10].mean() > view[16:48, 54:59].mean() for view in flipped)
+
+
+def test_callable_and_none_pass_through():
+    assert resolve_augmentation(None) is None
+    assert resolve_augmentation(torch.flip) is torch.flip
