@@ -445,7 +445,7 @@ def test_different_images_have_different_content():
     exif[0x0112] = 3
     turned = Image.fromarray(RGB)
     turned.info["exif"] = exif.tobytes()
-    items += [Image.fromarray(RGB), turned]
+    items += [turned]
     images = as_images(items)
     assert len({bytes(images.content(i)) for i in range(len(items))}) == len(items)
 

@@ -1,0 +1,340 @@
+"""`FineTunedCNNClassifier`: what is frozen stays, what is learned is right, nothing leaks."""
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from sklearn.base import clone
+from sklearn.datasets import load_digits
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from skorch.callbacks import Callback, EarlyStopping
+
+from sktransfer import FineTunedCNNClassifier, TrainingError, WeightsMismatchError
+from sktransfer._backbones import load_backbone
+
+DIGITS, TARGET = load_digits(n_class=3, return_X_y=True)
+DIGITS, TARGET = DIGITS[:90], np.array(["zero", "one", "two"])[TARGET[:90]]
+FLAT = {"image_shape": (8, 8), "value_range": (0, 16)}
+TINY = {"backbone": "timm/test_efficientnet", "image_size": 32, "augment": None, "random_state": 0, **FLAT}
+SCRATCH = {"backbone": "shallow_cnn", "weights": None, "image_size": 16, "augment": None, "random_state": 0, **FLAT}
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """A file of weights, so that the tiny backbone counts as pretrained."""
+    path = tmp_path_factory.mktemp("weights") / "tiny.pth"
+    torch.manual_seed(0)
+    import timm
+
+    network = timm.create_model("test_efficientnet")
+    network.train()
+    with torch.no_grad():
+        for _ in range(3):  # plausible statistics, so that the features differ between images
+            network(torch.rand(16, 3, 32, 32) * 2 - 1)
+    torch.save(network.state_dict(), path)
+    return path
+
+
+@pytest.fixture
+def tiny(weights):
+    return FineTunedCNNClassifier(**TINY, weights=weights, max_epochs=2)
+
+
+def learned(clf):
+    return {name: value.clone() for name, value in clf.net_.module_.state_dict().items()}
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+# --- what it learns ---------------------------------------------------------------------------------------
+
+
+def test_learns_from_scratch_and_keeps_labels():
+    clf = FineTunedCNNClassifier(**SCRATCH, max_epochs=8, lr=0.01).fit(DIGITS[:60], TARGET[:60])
+    assert clf.classes_.tolist() == ["one", "two", "zero"]
+    assert clf.score(DIGITS[60:], TARGET[60:]) > 0.9
+    probabilities = clf.predict_proba(DIGITS[60:])
+    assert probabilities.shape == (30, 3)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-5)
+    assert clf.predict(DIGITS[60:]).dtype == TARGET.dtype
+    assert (clf.classes_[probabilities.argmax(axis=1)] == clf.predict(DIGITS[60:])).all()
+
+
+def test_tuning_lowers_the_loss(tiny):
+    tiny.set_params(freeze=0, max_epochs=6, dropout=0).fit(DIGITS, TARGET)
+    losses = [record["train_loss"] for record in tiny.history_]
+    assert losses[-1] < 0.7 * losses[0]
+    assert tiny.score(DIGITS, TARGET) > 0.9
+
+
+@pytest.mark.parametrize("y", [[1, 2] * 10, [True, False] * 10, ["a", "b"] * 10, [-1.0, 1.0] * 10, list("xyzw") * 5])
+def test_labels_of_any_type(tiny, y):
+    clf = tiny.set_params(freeze="all").fit(DIGITS[:20], y)
+    assert set(clf.predict(DIGITS[:20]).tolist()) <= set(y)
+    assert clf.classes_.tolist() == sorted(set(y))
+
+
+def test_class_weight_and_sample_weight_move_predictions(tiny):
+    y = np.where(np.arange(90) < 80, "common", "rare")
+    tiny.set_params(freeze="all", max_epochs=1)
+    plain = clone(tiny).fit(DIGITS, y).predict_proba(DIGITS)[:, 1].mean()
+    balanced = clone(tiny).set_params(class_weight="balanced").fit(DIGITS, y).predict_proba(DIGITS)[:, 1].mean()
+    assert balanced > plain + 0.1
+    weighted = clone(tiny).fit(DIGITS, y, sample_weight=np.where(y == "rare", 8.0, 1.0))
+    np.testing.assert_allclose(weighted.predict_proba(DIGITS)[:, 1].mean(), balanced, atol=1e-3)
+
+
+# --- what is frozen stays ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("freeze", [0, 2, "stage2", "all", "auto"])
+def test_backbone_is_never_changed(tiny, weights, freeze):
+    backbone = load_backbone("timm/test_efficientnet", weights)
+    before = {name: value.clone() for name, value in backbone.stages.state_dict().items()}
+    clf = tiny.set_params(freeze=freeze).fit(DIGITS, TARGET)
+    assert same(before, dict(backbone.stages.state_dict()))
+    assert not any(module.training for module in backbone.stages.modules())
+    n_tuned = len(backbone.stages) - clf.n_frozen_stages_
+    assert len(clf.net_.module_.stages) == n_tuned
+    assert clf.n_frozen_stages_ == {0: 0, 2: 2, "stage2": 2, "all": 6, "auto": 3}[freeze]
+
+
+def test_tuned_stages_learn_but_their_statistics_stay(tiny, weights):
+    clf = tiny.set_params(freeze=3).fit(DIGITS, TARGET)
+    original = load_backbone("timm/test_efficientnet", weights).stages[3:].state_dict()
+    tuned = clf.net_.module_.stages.state_dict()
+    for (name, before), after in zip(original.items(), tuned.values(), strict=True):
+        is_statistic = "running" in name or "num_batches" in name
+        assert torch.equal(before, after) is is_statistic, name
+
+
+def test_lr_factor_zero_equals_freezing_all(tiny):
+    frozen = clone(tiny).set_params(freeze="all").fit(DIGITS, TARGET)
+    still = clone(tiny).set_params(freeze=0, lr_factor=0).fit(DIGITS, TARGET)
+    np.testing.assert_allclose(still.predict_proba(DIGITS), frozen.predict_proba(DIGITS), atol=1e-3)
+
+
+def test_learning_rates(tiny):
+    clf = tiny.set_params(freeze=3, lr=0.02, lr_factor=0.25, max_epochs=3).fit(DIGITS, TARGET)
+    for record in clf.history_:
+        assert record["lr_pretrained"] == pytest.approx(0.25 * record["lr"])
+    head_rates = {id(p): group["lr"] for group in clf.net_.optimizer_.param_groups for p in group["params"]}
+    assert len(head_rates) == len(list(clf.net_.module_.parameters()))
+    assert max(record["lr"] for record in clf.history_) <= 0.02
+
+
+# --- augmentation -----------------------------------------------------------------------------------------
+
+
+def test_augmentation_is_for_training_alone(tiny):
+    seen = []
+
+    def spy(image):
+        seen.append(tuple(image.shape))
+        return image.flip(-1)
+
+    clf = tiny.set_params(augment=spy, max_epochs=2).fit(DIGITS, TARGET)
+    assert seen == [(3, 32, 32)] * 180
+    clf.predict(DIGITS)
+    assert len(seen) == 180
+
+
+@pytest.mark.parametrize("augment", ["photo", "any_orientation", "text"])
+def test_presets_train(tiny, augment):
+    clf = tiny.set_params(augment=augment).fit(DIGITS, TARGET)
+    assert np.isfinite(clf.predict_proba(DIGITS)).all()
+    np.testing.assert_array_equal(clf.predict_proba(DIGITS), clf.predict_proba(DIGITS))
+
+
+# --- early stopping, callbacks, history -------------------------------------------------------------------
+
+
+def test_early_stopping_returns_to_the_best_weights(tiny):
+    clf = tiny.set_params(early_stopping=2, max_epochs=30, lr=0.3, freeze="all", dropout=0, validation_fraction=0.3)
+    clf.fit(DIGITS, np.random.default_rng(0).permutation(TARGET))  # labels that cannot be learned
+    losses = [record["valid_loss"] for record in clf.history_]
+    assert len(losses) < 30
+    assert np.argmin(losses) == len(losses) - 3
+    stopper = dict(clf.net_.callbacks_)["early_stopping"]
+    assert same(learned(clf), stopper.best_model_weights_)
+
+
+def test_history(tiny):
+    clf = tiny.set_params(early_stopping=True).fit(DIGITS, TARGET)
+    assert [record["epoch"] for record in clf.history_] == [1, 2]
+    keys = {"epoch", "seconds", "train_loss", "train_accuracy", "valid_loss", "valid_accuracy", "lr", "lr_pretrained"}
+    assert set(clf.history_[0]) == keys
+    assert all(type(value) in (int, float) for value in clf.history_[0].values())
+    assert 0 <= clf.history_[-1]["valid_accuracy"] <= 1
+
+
+def test_callbacks_and_net_params_reach_skorch(tiny):
+    class Count(Callback):
+        def on_epoch_end(self, net, **kwargs):
+            self.count_ = getattr(self, "count_", 0) + 1
+
+    params = {"optimizer": torch.optim.SGD, "optimizer__momentum": 0.5}
+    clf = tiny.set_params(callbacks=[("count", Count())], net_params=params).fit(DIGITS, TARGET)
+    assert dict(clf.net_.callbacks_)["count"].count_ == 2
+    assert isinstance(clf.net_.optimizer_, torch.optim.SGD)
+    stopping = [EarlyStopping(monitor="train_loss", patience=1, threshold=10.0, threshold_mode="abs")]
+    clf = clone(tiny).set_params(callbacks=stopping, net_params=None, max_epochs=9).fit(DIGITS, TARGET)
+    assert len(clf.history_) == 2
+
+
+# --- repeatable, and quiet to the outside -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("params", [{"augment": "photo"}, {"freeze": 0}, {"weights": None, "freeze": 0}])
+def test_same_random_state_same_model(tiny, params):
+    tiny.set_params(**params)
+    one, two = clone(tiny).fit(DIGITS, TARGET), clone(tiny).fit(DIGITS, TARGET)
+    np.testing.assert_array_equal(one.predict_proba(DIGITS), two.predict_proba(DIGITS))
+    other = clone(tiny).set_params(random_state=1).fit(DIGITS, TARGET)
+    assert (one.predict_proba(DIGITS) != other.predict_proba(DIGITS)).any()
+
+
+def test_global_generators_are_left_alone(tiny):
+    before = torch.random.get_rng_state(), np.random.get_state()[1].tolist()
+    tiny.set_params(augment="photo").fit(DIGITS, TARGET)
+    assert torch.equal(torch.random.get_rng_state(), before[0])
+    assert np.random.get_state()[1].tolist() == before[1]
+
+
+def test_fitting_again_forgets(tiny):
+    once = clone(tiny).fit(DIGITS, TARGET).predict_proba(DIGITS)
+    again = clone(tiny).fit(DIGITS[:45], TARGET[:45]).fit(DIGITS, TARGET).predict_proba(DIGITS)
+    np.testing.assert_array_equal(once, again)
+
+
+def test_folds_are_independent(tiny):
+    """A fold scored within cross-validation equals the same fold fitted alone."""
+    folds = [(np.arange(45), np.arange(45, 90)), (np.arange(45, 90), np.arange(45))]
+    scores = cross_val_score(tiny, DIGITS, TARGET, cv=folds)
+    for (train, test), score in zip(folds, scores, strict=True):
+        assert clone(tiny).fit(DIGITS[train], TARGET[train]).score(DIGITS[test], TARGET[test]) == score
+
+
+# --- inside scikit-learn ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("container", ["paths", "array", "column"])
+def test_grid_search_as_promised(container, tmp_path):
+    stack = (DIGITS.reshape(-1, 8, 8) / 16)[:24]
+    paths = [str(tmp_path / f"{i}.png") for i in range(24)]
+    for path, image in zip(paths, stack, strict=True):
+        Image.fromarray(np.rint(image * 255).astype(np.uint8)).save(path)
+    X = {"paths": paths, "array": stack, "column": pd.DataFrame({"image": paths})["image"]}[container]
+    clf = FineTunedCNNClassifier(max_epochs=1, image_size=32)
+    search = GridSearchCV(clf, {"freeze": [0, 4, "all"], "lr_factor": [0.1, 0.03]}, n_jobs=2, cv=2, error_score="raise")
+    search.fit(X, TARGET[:24])
+    assert len(search.cv_results_["params"]) == 6
+    assert search.predict(X).shape == (24,)
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"freeze": 7}, "freeze=7 is out of range: .* has 6 stages, stage1, .*Pass 0 to 6"),
+        ({"freeze": -1}, "'freeze' parameter"),
+        ({"freeze": "layer4"}, "no stage 'layer4'.*stage1, stage2"),
+        ({"augment": "photos"}, "'augment' parameter"),
+        ({"lr": 0}, "'lr' parameter"),
+        ({"max_epochs": 1.5}, "'max_epochs' parameter"),
+    ],
+)
+def test_bad_parameters(tiny, params, message):
+    with pytest.raises(ValueError, match=message):
+        tiny.set_params(**params).fit(DIGITS, TARGET)
+
+
+def test_bad_targets(tiny):
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        tiny.fit(DIGITS, TARGET[:5])
+    with pytest.raises(ValueError, match="requires y to be passed"):
+        tiny.fit(DIGITS, None)
+    with pytest.raises(ValueError, match="Unknown label type"):
+        tiny.fit(DIGITS, np.linspace(0, 1, 90))
+    with pytest.raises(ValueError, match="n_samples=1"):
+        tiny.fit(DIGITS[:1], TARGET[:1])
+
+
+def test_divergence_is_an_error_and_leaves_nothing(tiny):
+    with pytest.raises(TrainingError, match=r"loss became .* in epoch \d+ at lr=1e\+30.*Lower lr"):
+        tiny.set_params(freeze=0, lr=1e30, max_epochs=9).fit(DIGITS, TARGET)
+    assert not hasattr(tiny, "net_")
+
+
+@pytest.mark.parametrize("params", [{"batch_size": 32}, {"batch_size": 2}])
+def test_last_batch_of_one_image(params):
+    clf = FineTunedCNNClassifier(**SCRATCH, max_epochs=1, **params).fit(DIGITS[:33], TARGET[:33])
+    assert np.isfinite(clf.predict_proba(DIGITS[:1])).all()
+
+
+# --- interrupts -------------------------------------------------------------------------------------------
+
+
+def test_ctrl_c_is_not_a_finished_fit(tiny):
+    tiny.set_params(freeze=0, max_epochs=10_000)
+    interrupt = threading.Timer(3, lambda: os.kill(os.getpid(), signal.SIGINT))
+    interrupt.start()
+    with pytest.raises(KeyboardInterrupt):
+        tiny.fit(DIGITS, TARGET)
+    interrupt.join()
+    time.sleep(0.1)
+    assert not hasattr(tiny, "net_")
+
+
+# --- pickles ----------------------------------------------------------------------------------------------
+
+
+def test_pickle_holds_what_was_learned_and_no_more(tiny, tmp_path):
+    clf = tiny.set_params(freeze=5).fit(DIGITS, TARGET)
+    size = sum(value.numel() * value.element_size() for value in learned(clf).values())
+    assert len(pickle.dumps(clf)) < size + 20_000
+    joblib.dump(clf, tmp_path / "clf.joblib")
+    np.save(tmp_path / "X.npy", DIGITS)
+    code = "import sys, joblib, numpy as np; c = joblib.load(sys.argv[1])\n"
+    code += "np.save(sys.argv[3], c.predict_proba(np.load(sys.argv[2])))"
+    arguments = [str(tmp_path / name) for name in ("clf.joblib", "X.npy", "p.npy")]
+    subprocess.run([sys.executable, "-c", code, *arguments], check=True)
+    np.testing.assert_array_equal(np.load(tmp_path / "p.npy"), clf.predict_proba(DIGITS))
+
+
+def test_pickled_from_scratch_and_cloned():
+    clf = FineTunedCNNClassifier(**SCRATCH, max_epochs=1).fit(DIGITS, TARGET)
+    back = pickle.loads(pickle.dumps(clf))
+    np.testing.assert_array_equal(back.predict_proba(DIGITS), clf.predict_proba(DIGITS))
+    assert back.history_ == clf.history_
+    clone(back).fit(DIGITS, TARGET)
+
+
+def test_other_backbone_weights_are_refused(tiny, weights, tmp_path):
+    state = torch.load(weights)
+    path = tmp_path / "mine.pth"
+    torch.save(state, path)
+    content = pickle.dumps(tiny.set_params(weights=path).fit(DIGITS, TARGET))
+    state["conv_stem.weight"][0, 0, 0, 0] += 1
+    torch.save(state, path)
+    with pytest.raises(WeightsMismatchError, match="not those the estimator was fitted with"):
+        pickle.loads(content)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+def test_gpu_model_loads_on_cpu(tiny):
+    clf = tiny.set_params(device="cuda").fit(DIGITS, TARGET)
+    back = pickle.loads(pickle.dumps(clf)).set_params(device="cpu")
+    np.testing.assert_allclose(back.predict_proba(DIGITS), clf.predict_proba(DIGITS), atol=1e-3)
