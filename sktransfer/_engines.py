@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import numpy as np
@@ -46,12 +47,16 @@ class CutNetwork(nn.Module):
         None returns the feature map at the only cut; otherwise the pooled cuts are concatenated.
     """
 
+    scale: torch.Tensor
+    shift: torch.Tensor
+
     def __init__(self, backbone: Backbone, cuts: Sequence[int], pooling: str | None) -> None:
         super().__init__()
         self.cuts = tuple(cuts)
         self.pooling = pooling
         self.stages = backbone.stages[: self.cuts[-1]]
-        mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in _statistics(backbone))
+        preprocessing = backbone.preprocessing
+        mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (preprocessing.mean, preprocessing.std))
         self.register_buffer("scale", 1 / (255 * std))
         self.register_buffer("shift", -mean / std)
 
@@ -67,10 +72,6 @@ class CutNetwork(nn.Module):
             if depth in self.cuts:
                 pooled.append(pool(x, self.pooling))
         return torch.cat(pooled, dim=1)
-
-
-def _statistics(backbone: Backbone) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    return backbone.preprocessing.mean, backbone.preprocessing.std
 
 
 class TorchEngine:
@@ -98,9 +99,7 @@ class TorchEngine:
 
 
 def _copy_to(network: CutNetwork, device: torch.device) -> CutNetwork:
-    import copy
-
-    return copy.deepcopy(network).eval().to(device, memory_format=torch.channels_last)
+    return copy.deepcopy(network).eval().to(device).to(memory_format=torch.channels_last)
 
 
 def feature_counts(backbone: Backbone, cuts: Sequence[int], pooling: str) -> list[int]:

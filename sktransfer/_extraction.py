@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import joblib
@@ -79,6 +79,6 @@ def progress_bar(total: int, description: str, verbose: int) -> tqdm:
     return tqdm(total=total, desc=description, unit="img", disable=not verbose, leave=True)
 
 
-def stacked_canvases(images: Images | Sequence, preprocessing: Preprocessing, **options) -> np.ndarray:
+def stacked_canvases(images: Images, preprocessing: Preprocessing, **options) -> np.ndarray:
     """Return all canvases as one uint8 array (n, H, W, 3)."""
     return np.concatenate(list(iter_canvases(images, preprocessing, **options)))

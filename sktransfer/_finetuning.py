@@ -41,7 +41,7 @@ class TunedNetwork(nn.Module):
     keep_statistics : bool
         BatchNorm of the stages normalises by its stored statistics in training too, and keeps them. Batches
         of a small data set are too few to estimate new ones.
-    bfloat16 : bool
+    low_precision : bool
         Compute in bfloat16 where it is safe (autocast).
     """
 
@@ -54,13 +54,13 @@ class TunedNetwork(nn.Module):
         head_hidden: Sequence[int] = (),
         dropout: float = 0.0,
         keep_statistics: bool = True,
-        bfloat16: bool = False,
+        low_precision: bool = False,
     ) -> None:
         super().__init__()
         self.stages = stages
         self.head = _dense_head([n_features, *head_hidden, n_classes], dropout)
         self.keep_statistics = keep_statistics
-        self.bfloat16 = bfloat16
+        self.low_precision = low_precision
 
     def features(self, activations: torch.Tensor) -> torch.Tensor:
         """Return the pooled features of activations at the cut; vectors (n, C) are taken as pooled already."""
@@ -68,7 +68,7 @@ class TunedNetwork(nn.Module):
 
     def forward(self, activations: torch.Tensor) -> torch.Tensor:
         """Return the logits (n, n_classes)."""
-        with torch.autocast(activations.device.type, torch.bfloat16, enabled=self.bfloat16):
+        with torch.autocast(activations.device.type, torch.bfloat16, enabled=self.low_precision):
             return self.head(self.features(activations)).float()
 
     def train(self, mode: bool = True) -> TunedNetwork:
@@ -97,7 +97,7 @@ def fit_first_head(network: TunedNetwork, features: np.ndarray, labels: np.ndarr
     into the layer's weights. Only a head of one layer has such a solution.
     """
     linears = [module for module in network.head if isinstance(module, nn.Linear)]
-    if len(linears) > 1 or len(np.unique(labels[weights > 0])) < network.head[-1].out_features:
+    if len(linears) > 1 or len(np.unique(labels[weights > 0])) < linears[-1].out_features:
         return
     scaler = StandardScaler().fit(features)
     regression = LogisticRegression(C=0.01, max_iter=200)

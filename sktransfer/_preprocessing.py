@@ -48,8 +48,8 @@ class Preprocessing:
         """Return the same preprocessing for another size; the resize grows or shrinks along."""
         if image_size is None:
             return self
-        height, width = (image_size, image_size) if isinstance(image_size, Integral) else image_size
-        return replace(self, size=(int(height), int(width)))
+        sides = [image_size] * 2 if isinstance(image_size, Integral) else list(image_size)  # type: ignore[arg-type]
+        return replace(self, size=(int(sides[0]), int(sides[1])))
 
     def canvas(self, image: np.ndarray) -> np.ndarray:
         """Resize and crop one uint8 image of shape (H, W, 3) to the uint8 canvas of shape (*size, 3)."""

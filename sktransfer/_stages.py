@@ -9,6 +9,7 @@ out; for VGG-like networks this means all fully connected layers.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -42,7 +43,7 @@ def split_into_stages(network: nn.Module) -> nn.Sequential:
         body.add_module(f"stage{number}", stage)
     for module in body.modules():
         if hasattr(module, "inplace"):  # an in-place first layer would overwrite the stored input of a stage
-            module.inplace = False
+            setattr(module, "inplace", False)  # noqa: B010 - torch's type of an attribute is Tensor | Module
     return body
 
 
@@ -59,7 +60,7 @@ class StandardizedInput(nn.Module):
         return (x * std + mean - 0.5) / 0.5
 
 
-def _children(module: nn.Module, names: str) -> list[nn.Module]:
+def _children(module: Any, names: str) -> list[nn.Module]:
     return [getattr(module, name) for name in names.split()]
 
 
@@ -87,29 +88,29 @@ def _cut_at_downsampling(chain: Iterable[nn.Module], *, before: bool = True) -> 
     return [group for group in groups if group]
 
 
-def _resnet(net: nn.Module) -> Stages:
+def _resnet(net: Any) -> Stages:
     activation = net.relu if hasattr(net, "relu") else net.act1
     stem = [net.conv1, net.bn1, activation, net.maxpool]
     return _stem_then(stem, [[layer] for layer in _children(net, "layer1 layer2 layer3 layer4")])
 
 
-def _vgg(net: nn.Module) -> Stages:
+def _vgg(net: Any) -> Stages:
     return _cut_at_downsampling(net.features, before=False)
 
 
-def _alexnet(net: nn.Module) -> Stages:
+def _alexnet(net: Any) -> Stages:
     # Its first convolution has a stride too, so the poolings alone mark the stages.
     features = list(net.features)
     ends = [i + 1 for i, module in enumerate(features) if isinstance(module, nn.MaxPool2d)]
     return [features[start:end] for start, end in zip([0, *ends], ends, strict=False)]
 
 
-def _squeezenet(net: nn.Module) -> Stages:
+def _squeezenet(net: Any) -> Stages:
     stem, *rest = _cut_at_downsampling(net.features)
     return _stem_then(stem, rest)
 
 
-def _densenet(net: nn.Module) -> Stages:
+def _densenet(net: Any) -> Stages:
     features = dict(net.features.named_children())
     groups: Stages = [[]]
     for name, module in features.items():
@@ -121,20 +122,20 @@ def _densenet(net: nn.Module) -> Stages:
     return groups
 
 
-def _mobilenet_chain(net: nn.Module) -> Stages:
+def _mobilenet_chain(net: Any) -> Stages:
     chain = list(net.features)
     stem, *rest = _cut_at_downsampling(chain[:-1])
     return [*_stem_then(stem, rest), [chain[-1]]]
 
 
-def _mobilenet_v3(net: nn.Module) -> Stages:
+def _mobilenet_v3(net: Any) -> Stages:
     if hasattr(net, "features"):  # torchvision
         return _mobilenet_chain(net)
     blocks = _stem_then([net.conv_stem, net.bn1], [[block] for block in net.blocks])
     return [*blocks, [net.global_pool, net.conv_head, net.norm_head, net.act2]]
 
 
-def _efficientnet(net: nn.Module) -> Stages:
+def _efficientnet(net: Any) -> Stages:
     if hasattr(net, "features"):  # torchvision
         stem, *rest = net.features
         return _stem_then([stem], [[block] for block in rest])
@@ -142,7 +143,7 @@ def _efficientnet(net: nn.Module) -> Stages:
     return [*blocks, [net.conv_head, net.bn2]]
 
 
-def _convnext(net: nn.Module) -> Stages:
+def _convnext(net: Any) -> Stages:
     if hasattr(net, "features"):  # torchvision: stem, stage, downsampling, stage, downsampling, …
         stem, first, *rest = net.features
         pairs = [rest[i : i + 2] for i in range(0, len(rest), 2)]
@@ -151,32 +152,32 @@ def _convnext(net: nn.Module) -> Stages:
     return [*stages, [net.norm_pre, net.head.global_pool, getattr(net.head, "norm", nn.Identity())]]
 
 
-def _regnet(net: nn.Module) -> Stages:
+def _regnet(net: Any) -> Stages:
     if hasattr(net, "trunk_output"):  # torchvision
         return _stem_then([net.stem], [[block] for block in net.trunk_output])
     stages = _stem_then([net.stem], [[stage] for stage in _children(net, "s1 s2 s3 s4")])
     return [*stages[:-1], [*stages[-1], net.final_conv]]
 
 
-def _shufflenet(net: nn.Module) -> Stages:
+def _shufflenet(net: Any) -> Stages:
     groups = [[stage] for stage in _children(net, "stage2 stage3 stage4 conv5")]
     return _stem_then([net.conv1, net.maxpool], groups)
 
 
-def _mnasnet(net: nn.Module) -> Stages:
+def _mnasnet(net: Any) -> Stages:
     chain = list(net.layers)
     blocks = [[stack] for stack in chain[8:14]]
     return [*_stem_then(chain[:8], blocks), chain[14:]]
 
 
-def _googlenet(net: nn.Module) -> Stages:
+def _googlenet(net: Any) -> Stages:
     stem = _children(net, "conv1 maxpool1 conv2 conv3 maxpool2")
     third = _children(net, "inception3a inception3b")
     fourth = _children(net, "maxpool3 inception4a inception4b inception4c inception4d inception4e")
     return _with_input_transform(net, [[*stem, *third], fourth, _children(net, "maxpool4 inception5a inception5b")])
 
 
-def _inception_v3(net: nn.Module) -> Stages:
+def _inception_v3(net: Any) -> Stages:
     stem = _children(net, "Conv2d_1a_3x3 Conv2d_2a_3x3 Conv2d_2b_3x3 maxpool1 Conv2d_3b_1x1 Conv2d_4a_3x3 maxpool2")
     groups = [
         [*stem, *_children(net, "Mixed_5b Mixed_5c Mixed_5d")],
@@ -186,15 +187,15 @@ def _inception_v3(net: nn.Module) -> Stages:
     return _with_input_transform(net, groups)
 
 
-def _with_input_transform(net: nn.Module, stages: Stages) -> Stages:
+def _with_input_transform(net: Any, stages: Stages) -> Stages:
     return [[StandardizedInput(), *stages[0]], *stages[1:]] if net.transform_input else stages
 
 
-def _chain_of_stages(net: nn.Module) -> Stages:
+def _chain_of_stages(net: Any) -> Stages:
     return [[stage] for stage in net.features]
 
 
-_FAMILIES: dict[str, Callable[[nn.Module], Stages]] = {
+_FAMILIES: dict[str, Callable[[Any], Stages]] = {
     "AlexNet": _alexnet,
     "ConvNeXt": _convnext,
     "DenseNet": _densenet,
