@@ -1,4 +1,4 @@
-"""Where to keep activations: one file per row, SQLite, LMDB or diskcache?
+"""Where to keep activations: one file per row, SQLite, LMDB or diskcache.
 
 Writes and reads rows of 5 KB (pooled features) and of 125 KB (feature maps), each with a checksum, as the store
 does. Then flips random bytes of what lies on disk and counts, in a process of its own, the rows that can still

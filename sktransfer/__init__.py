@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from . import datasets
+    from ._activation_store import CacheInfo, cache_info, clear_cache, set_cache_limits
     from ._backbones import list_backbones
     from ._classifier import FineTunedCNNClassifier
     from ._exceptions import (
@@ -27,6 +28,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "BackboneError",
+    "CacheInfo",
     "FineTunedCNNClassifier",
     "ImageError",
     "PretrainedCNNFeatures",
@@ -35,11 +37,15 @@ __all__ = [
     "UnknownBackboneError",
     "WeightsMismatchError",
     "WeightsNotFoundError",
+    "cache_info",
+    "clear_cache",
     "datasets",
     "list_backbones",
+    "set_cache_limits",
 ]
 
 _HOME = {
+    **dict.fromkeys(["CacheInfo", "cache_info", "clear_cache", "set_cache_limits"], "._activation_store"),
     "FineTunedCNNClassifier": "._classifier",
     "PretrainedCNNFeatures": "._features",
     "list_backbones": "._backbones",

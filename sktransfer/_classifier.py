@@ -23,8 +23,8 @@ from skorch.helper import predefined_split
 from torch.optim.lr_scheduler import LambdaLR
 
 from ._backbones import Backbone
-from ._engines import CutNetwork, TorchEngine, feature_counts, resolve_device
-from ._extraction import extract, iter_activations, stacked_canvases
+from ._engines import feature_counts, resolve_device
+from ._extraction import Extractor, Views
 from ._finetuning import (
     EvenBatches,
     Record,
@@ -35,7 +35,14 @@ from ._finetuning import (
     warmup_cosine,
 )
 from ._images import Images
-from ._inputs import SHARED_CONSTRAINTS, check_images, check_images_and_target, resolve_backbone, resolve_stage
+from ._inputs import (
+    SHARED_CONSTRAINTS,
+    check_images,
+    check_images_and_target,
+    make_extractor,
+    resolve_backbone,
+    resolve_stage,
+)
 from ._preprocessing import AUGMENTATIONS, resolve_augmentation
 
 
@@ -70,6 +77,9 @@ class FineTunedCNNClassifier(ClassifierMixin, BaseEstimator):
         ``"photo"`` flips, shifts, rotates, zooms and changes colours a little; ``"any_orientation"`` flips and
         turns, for cells, tiles and microscopes; ``"text"`` does not flip. A callable maps one uint8 tensor
         (3, H, W) to another, as torchvision's v2 transforms do.
+    n_views : int or None, default=None
+        None augments afresh each epoch, and runs the frozen stages each time. A number draws so many views of each
+        image once, keeps their activations at the cut, and picks one of them each epoch, which is many times faster.
     head_hidden : tuple of int, default=()
         Widths of dense layers between the features and the classes.
     dropout : float, default=0.2
@@ -101,6 +111,9 @@ class FineTunedCNNClassifier(ClassifierMixin, BaseEstimator):
         Number format of convolutions and matrix products.
     device : str, default="auto"
         ``"cpu"``, ``"cuda"``, ``"mps"``, or ``"auto"``: a GPU where there is one.
+    memory : None, path or joblib.Memory, default=None
+        A folder to keep activations in, so that other processes and later days need not compute them again.
+        Within one process they are kept in memory in any case; `set_cache_limits` bounds both.
     n_jobs : int, default=None
         Threads that decode images. None takes as many as torch uses; -1 takes all cores.
     random_state : int, RandomState or None, default=None
@@ -154,6 +167,7 @@ class FineTunedCNNClassifier(ClassifierMixin, BaseEstimator):
         "lr_factor": [Interval(Real, 0, None, closed="left")],
         "max_epochs": [Interval(Integral, 0, None, closed="left")],
         "augment": [StrOptions(set(AUGMENTATIONS)), callable, None],
+        "n_views": [Interval(Integral, 1, None, closed="left"), None],
         "head_hidden": ["array-like"],
         "dropout": [Interval(Real, 0, 1, closed="left")],
         "weight_decay": [Interval(Real, 0, None, closed="left")],
@@ -176,6 +190,7 @@ class FineTunedCNNClassifier(ClassifierMixin, BaseEstimator):
         max_epochs=10,
         batch_size=32,
         augment="photo",
+        n_views=None,
         head_hidden=(),
         dropout=0.2,
         weight_decay=0.01,
@@ -189,6 +204,7 @@ class FineTunedCNNClassifier(ClassifierMixin, BaseEstimator):
         value_range="auto",
         precision="float32",
         device="auto",
+        memory=None,
         n_jobs=None,
         random_state=None,
         verbose=0,
@@ -201,6 +217,7 @@ class FineTunedCNNClassifier(ClassifierMixin, BaseEstimator):
         self.max_epochs = max_epochs
         self.batch_size = batch_size
         self.augment = augment
+        self.n_views = n_views
         self.head_hidden = head_hidden
         self.dropout = dropout
         self.weight_decay = weight_decay
@@ -214,6 +231,7 @@ class FineTunedCNNClassifier(ClassifierMixin, BaseEstimator):
         self.value_range = value_range
         self.precision = precision
         self.device = device
+        self.memory = memory
         self.n_jobs = n_jobs
         self.random_state = random_state
         self.verbose = verbose
@@ -284,18 +302,11 @@ class FineTunedCNNClassifier(ClassifierMixin, BaseEstimator):
         check_is_fitted(self)
         images = check_images(self, X, reset=False)
         backbone = resolve_backbone(self, self._seed)
-        network = self.net_.module_.eval()
-        activations = iter_activations(
-            images,
-            backbone.preprocessing,
-            self._frozen_engine(backbone, self.n_frozen_stages_),
-            batch_size=self.batch_size,
-            n_jobs=self.n_jobs,
-            verbose=self.verbose,
-            description="Predicting",
-        )
+        network = self.net_.module_.eval().to(resolve_device(self.device))
+        extractor = make_extractor(self, backbone)
+        blocks = extractor.blocks(images, *self._cut(backbone, self.n_frozen_stages_), "Predicting")
         with torch.inference_mode():
-            logits = [network(batch).cpu().numpy() for batch in activations]
+            logits = [self._logits(network, block) for block in blocks]
         return softmax(np.concatenate(logits), axis=1)
 
     def predict(self, X):
@@ -322,45 +333,68 @@ class FineTunedCNNClassifier(ClassifierMixin, BaseEstimator):
         weights: np.ndarray,
         seed: int,
     ) -> tuple[NeuralNetClassifier, list[dict[str, float]]]:
-        augment = resolve_augmentation(self.augment)
-        engine = self._frozen_engine(backbone, n_frozen)
-        options = {"batch_size": self.batch_size, "n_jobs": self.n_jobs}
-        if augment is not None or n_frozen == 0:  # uint8 canvases are a quarter of the normalised image
-            inputs = stacked_canvases(images, backbone.preprocessing, **options)
-        else:
-            inputs = extract(images, backbone.preprocessing, engine, verbose=self.verbose, **options)
-
+        extractor = make_extractor(self, backbone)
         weights = (weights / weights.mean()).astype(np.float32)
-        shuffler, views = (np.random.default_rng([seed, stream]) for stream in (0, 1))
         train, valid = self._split(labels, seed)
-        train_set = TrainingSet(inputs[train], labels[train], weights[train], engine, augment, views)
+        train_set = self._training_set(extractor, n_frozen, images, train, labels, weights, seed)
         valid_set = None
         if valid is not None:
-            valid_set = TrainingSet(inputs[valid], labels[valid], weights[valid], engine)
-
-        n_classes = int(labels.max()) + 1
-        network = self._new_network(backbone, n_frozen, n_classes)
-        record = Record(len(train_set), self.max_epochs, self.verbose)
-        n_steps = self.max_epochs * len(EvenBatches(train_set, self.batch_size))
-        net = self._new_net(network, shuffler, valid_set, record, n_steps).initialize()
-        if backbone.pretrained:
-            fit_first_head(
-                network, _pooled_features(network, train_set, self.batch_size), labels[train], weights[train]
+            inputs = self._activations(extractor, n_frozen, images, valid)
+            valid_set = TrainingSet(
+                inputs, labels[valid], weights[valid], extractor.engine(*self._cut(backbone, n_frozen))
             )
+
+        network = self._new_network(backbone, n_frozen, int(labels.max()) + 1)
+        record = Record(len(train), self.max_epochs, self.verbose)
+        n_steps = self.max_epochs * len(EvenBatches(train_set, self.batch_size))
+        net = self._new_net(network, np.random.default_rng([seed, 0]), valid_set, record, n_steps).initialize()
+        if backbone.pretrained:
+            features = extractor.run(images, [len(backbone.stages)], "avg", indices=train)
+            fit_first_head(network, features, labels[train], weights[train])
         _run(net, train_set)
         return net, record.epochs_
+
+    def _training_set(
+        self,
+        extractor: Extractor,
+        n_frozen: int,
+        images: Images,
+        train: np.ndarray,
+        labels: np.ndarray,
+        weights: np.ndarray,
+        seed: int,
+    ) -> TrainingSet:
+        """Return the training images as activations at the cut, as stored views of them, or as canvases to augment."""
+        augment = resolve_augmentation(self.augment)
+        cuts, pooling = self._cut(extractor.backbone, n_frozen)
+        rng = np.random.default_rng([seed, 1])
+        target = labels[train], weights[train], extractor.engine(cuts, pooling)
+        if augment is None:
+            return TrainingSet(self._activations(extractor, n_frozen, images, train), *target)
+        if self.n_views is None or n_frozen == 0:
+            return TrainingSet(extractor.canvases(images, train), *target, augment, rng)
+        name = self.augment if isinstance(self.augment, str) else None
+        # The views depend on random_state alone, not on the fold, so that folds share them.
+        view_seed = int(self.random_state) if isinstance(self.random_state, Integral) else 0
+        views = Views(augment, name, self.n_views, view_seed)
+        inputs = extractor.run(images, cuts, pooling, indices=train, views=views, spill=True)
+        return TrainingSet(inputs, *target, rng=rng, n_views=self.n_views)
+
+    def _activations(self, extractor: Extractor, n_frozen: int, images: Images, indices: np.ndarray) -> np.ndarray:
+        """Return activations at the cut; with nothing frozen, canvases, a quarter of the size of normalised images."""
+        if n_frozen == 0:
+            return extractor.canvases(images, indices)
+        return extractor.run(images, *self._cut(extractor.backbone, n_frozen), indices=indices, spill=True)
+
+    def _cut(self, backbone: Backbone, n_frozen: int) -> tuple[list[int], str | None]:
+        """Return the cut, and the pooling: with nothing left after the cut, pool at once."""
+        return [n_frozen], "avg" if n_frozen == len(backbone.stages) else None
 
     def _split(self, labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray | None]:
         if not self.early_stopping:
             return np.arange(len(labels)), None
         splitter = StratifiedShuffleSplit(n_splits=1, test_size=self.validation_fraction, random_state=seed)
         return next(splitter.split(labels, labels))
-
-    def _frozen_engine(self, backbone: Backbone, n_frozen: int) -> TorchEngine:
-        """Run the frozen stages; with nothing left after them, pool at once."""
-        pooling = "avg" if n_frozen == len(backbone.stages) else None
-        network = CutNetwork(backbone, [n_frozen], pooling)
-        return TorchEngine(network, resolve_device(self.device), self.precision)
 
     def _new_network(self, backbone: Backbone, n_frozen: int, n_classes: int) -> TunedNetwork:
         (n_features,) = feature_counts(backbone, [len(backbone.stages)], "avg")
@@ -402,6 +436,11 @@ class FineTunedCNNClassifier(ClassifierMixin, BaseEstimator):
         }
         return NeuralNetClassifier(network, **{**params, **(self.net_params or {})})
 
+    def _logits(self, network: TunedNetwork, activations: np.ndarray) -> np.ndarray:
+        parts = np.array_split(activations, -(-len(activations) // self.batch_size))
+        device = resolve_device(self.device)
+        return np.concatenate([network(torch.from_numpy(part).to(device)).cpu().numpy() for part in parts])
+
     def _resolve_freeze(self, backbone: Backbone) -> int:
         n_stages = len(backbone.stages)
         if self.freeze == "all":
@@ -438,15 +477,6 @@ class FineTunedCNNClassifier(ClassifierMixin, BaseEstimator):
         tags.input_tags.three_d_array = True
         tags.input_tags.string = True
         return tags
-
-
-def _pooled_features(network: TunedNetwork, train_set: TrainingSet, batch_size: int) -> np.ndarray:
-    """Return the features of the training images as they are before training, without augmentation."""
-    network.eval()
-    parts = np.array_split(np.arange(len(train_set)), -(-len(train_set) // batch_size))
-    with torch.inference_mode():
-        features = [network.features(train_set.activations(train_set.inputs[part])) for part in parts]
-    return torch.cat(features).float().cpu().numpy()
 
 
 def _run(net: NeuralNetClassifier, train_set: TrainingSet) -> None:

@@ -1,4 +1,4 @@
-"""Run frozen stages over a batch of canvases."""
+"""Run frozen stages over a batch of images."""
 
 from __future__ import annotations
 
@@ -35,7 +35,9 @@ def pool(maps: torch.Tensor, pooling: str) -> torch.Tensor:
 
 
 class CutNetwork(nn.Module):
-    """From uint8 canvases to the activations at one or several cuts of a backbone.
+    """From canvases, or from the map at a cut, to the activations at one or several cuts of a backbone.
+
+    All that goes in and out has its channels last, which is how convolutions want it.
 
     Parameters
     ----------
@@ -45,29 +47,33 @@ class CutNetwork(nn.Module):
         How many stages lie before each cut, in ascending order; 0 is the normalised image itself.
     pooling : str or None
         None returns the feature map at the only cut; otherwise the pooled cuts are concatenated.
+    start : int
+        The cut whose map is the input; 0 for canvases.
     """
 
     scale: torch.Tensor
     shift: torch.Tensor
 
-    def __init__(self, backbone: Backbone, cuts: Sequence[int], pooling: str | None) -> None:
+    def __init__(self, backbone: Backbone, cuts: Sequence[int], pooling: str | None, start: int = 0) -> None:
         super().__init__()
         self.cuts = tuple(cuts)
         self.pooling = pooling
-        self.stages = backbone.stages[: self.cuts[-1]]
+        self.start = start
+        self.stages = backbone.stages[start : self.cuts[-1]]
         preprocessing = backbone.preprocessing
         mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (preprocessing.mean, preprocessing.std))
         self.register_buffer("scale", 1 / (255 * std))
         self.register_buffer("shift", -mean / std)
 
-    def forward(self, canvases: torch.Tensor) -> torch.Tensor:
-        """Map uint8 (n, H, W, 3) to float (n, n_features), or to (n, C, h, w) without pooling."""
-        # Channels-last storage is what the canvases have already, and what convolutions want.
-        x = canvases.permute(0, 3, 1, 2) * self.scale + self.shift
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Map uint8 (n, H, W, 3), or float (n, h, w, C), to float (n, n_features), or unpooled to (n, h, w, C)."""
+        x = inputs.permute(0, 3, 1, 2)
+        if self.start == 0:
+            x = x * self.scale + self.shift
         if self.pooling is None:
-            return self.stages(x)
-        pooled = []
-        for depth, stage in enumerate(self.stages, start=1):
+            return self.stages(x).permute(0, 2, 3, 1)
+        pooled = [pool(x, self.pooling)] if self.start in self.cuts else []
+        for depth, stage in enumerate(self.stages, start=self.start + 1):
             x = stage(x)
             if depth in self.cuts:
                 pooled.append(pool(x, self.pooling))
@@ -91,11 +97,11 @@ class TorchEngine:
         self.precision = precision
         self.network = network.eval() if device.type == "cpu" else _copy_to(network, device)
 
-    def __call__(self, canvases: np.ndarray) -> torch.Tensor:
-        """Return the float32 activations of a batch of uint8 canvases (n, H, W, 3), on the engine's device."""
+    def __call__(self, inputs: np.ndarray) -> torch.Tensor:
+        """Return the float32 activations of a batch of canvases or maps, on the engine's device."""
         low = self.precision == "bfloat16"
         with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=low):
-            return self.network(torch.from_numpy(canvases).to(self.device)).float()
+            return self.network(torch.from_numpy(inputs).to(self.device)).float()
 
 
 def _copy_to(network: CutNetwork, device: torch.device) -> CutNetwork:

@@ -1,84 +1,322 @@
-"""From images to activations, a batch at a time: decoding runs in threads beside the computing."""
+"""From images to activations at a cut: look up, decode beside compute, store, show progress."""
 
 from __future__ import annotations
 
 import itertools
-from collections import deque
-from collections.abc import Callable, Iterator
+import os
+import tempfile
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import joblib
 import numpy as np
 import torch
+import xxhash
 from tqdm.auto import tqdm
 
+from ._activation_store import ActivationStore, fingerprint, row_key
+from ._backbones import Backbone
+from ._engines import CutNetwork, TorchEngine
 from ._images import Images
-from ._preprocessing import Preprocessing
+from ._preprocessing import Augmentation, augment_canvas
 
-Engine = Callable[[np.ndarray], torch.Tensor]
+SPILL_BYTES = 2**30  # larger activations of a training set go to a memory-mapped file
+_CHUNK = 8  # images that one thread looks up or decodes at a time
 
 
-def iter_canvases(
-    images: Images, preprocessing: Preprocessing, *, batch_size: int, n_jobs: int | None = None
-) -> Iterator[np.ndarray]:
-    """Yield the canvases of `images` in order, as uint8 batches (≤ batch_size, H, W, 3).
+@dataclass(frozen=True)
+class Views:
+    """K augmented views of each image, the same ones whenever they are asked for.
 
-    `n_jobs` threads decode ahead of the consumer, by at most two batches, so memory stays bounded.
+    Parameters
+    ----------
+    augment : callable
+    name : str or None
+        Under which the views are stored; None if the augmentation has no name, then they are not.
+    count : int
+        K.
+    seed : int
     """
 
-    def prepare(index: int) -> np.ndarray:
-        return preprocessing.canvas(images[index])
+    augment: Augmentation
+    name: str | None
+    count: int
+    seed: int
 
-    # By default as many threads as torch may use: in a joblib worker that is the worker's share of the cores.
-    workers = torch.get_num_threads() if n_jobs is None else joblib.effective_n_jobs(n_jobs)
-    indices = iter(range(len(images)))
+    def seed_of(self, content: bytes, view: int) -> int:
+        """Return the seed of one view of the image with that fingerprint."""
+        return xxhash.xxh3_64_intdigest(f"{self.seed}|{view}|".encode() + content) >> 1
+
+
+class _Prepared(NamedTuple):
+    """One row as far as a thread could bring it."""
+
+    slot: int
+    key: bytes | None
+    start: int | None  # the stage to go on from; None if the row is there
+    array: np.ndarray
+
+
+class Extractor:
+    """Computes the activations of one backbone at any cut; what the store holds is not computed again.
+
+    Activations have their channels last: maps are (n, h, w, C), as canvases are (n, H, W, 3).
+
+    Parameters
+    ----------
+    backbone : Backbone
+    store : ActivationStore or None
+    device : torch.device
+    precision : {"float32", "bfloat16"}
+    batch_size : int
+    n_jobs : int or None
+        Threads that look up and decode. By default as many as torch may use: in a joblib worker that is the
+        worker's share of the cores.
+    verbose : int
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        store: ActivationStore | None,
+        *,
+        device: torch.device,
+        precision: str = "float32",
+        batch_size: int = 32,
+        n_jobs: int | None = None,
+        verbose: int = 0,
+    ) -> None:
+        self.backbone = backbone
+        self.store = store
+        self.device = device
+        self.precision = precision
+        self.batch_size = batch_size
+        self.n_jobs = n_jobs
+        self.verbose = verbose
+        self._engines: dict[tuple, TorchEngine] = {}
+
+    def engine(self, cuts: Sequence[int], pooling: str | None, start: int = 0) -> TorchEngine:
+        """Return what runs the stages from `start` to the last cut."""
+        key = (tuple(cuts), pooling, start)
+        if key not in self._engines:
+            network = CutNetwork(self.backbone, cuts, pooling, start)
+            self._engines[key] = TorchEngine(network, self.device, self.precision)
+        return self._engines[key]
+
+    def run(
+        self,
+        images: Images,
+        cuts: Sequence[int],
+        pooling: str | None,
+        *,
+        indices: Sequence[int] | np.ndarray | None = None,
+        views: Views | None = None,
+        spill: bool = False,
+        bar: tqdm | None = None,
+    ) -> np.ndarray:
+        """Return the activations of images, in order.
+
+        Parameters
+        ----------
+        images : Images
+        cuts : sequence of int
+            How many stages lie before each cut, in ascending order.
+        pooling : str or None
+            None returns the map at the only cut; otherwise the pooled cuts are concatenated.
+        indices : sequence of int or None
+            Which images; all by default.
+        views : Views or None
+            Augmented views instead of the images themselves.
+        spill : bool
+            Let large results go to a memory-mapped file.
+        bar : tqdm or None
+            A bar to advance; by default one of its own.
+
+        Returns
+        -------
+        activations : ndarray of shape (n, n_features) or (n, h, w, C), float32
+            With views, (n, K, …).
+        """
+        indices = np.arange(len(images)) if indices is None else np.asarray(indices)
+        n_views = views.count if views is not None else 1
+        lookup = _Lookup(self, images, indices, tuple(cuts), pooling, views)
+        rows = _Rows(len(indices) * n_views, spill)
+        waiting: dict[int, list[_Prepared]] = defaultdict(list)
+        own_bar = bar if bar is not None else progress_bar(len(indices), "Extracting features", self.verbose)
+        state = torch.random.get_rng_state()  # the threads seed torch's generator to draw views
+        for chunk in self._ahead(lookup, len(indices), n_views):
+            for prepared in chunk:
+                if prepared.start is None:
+                    rows.place(prepared.slot, prepared.array)
+                    continue
+                waiting[prepared.start].append(prepared)
+                if len(waiting[prepared.start]) == self.batch_size:
+                    self._compute(self.engine(cuts, pooling, prepared.start), waiting.pop(prepared.start), rows)
+            own_bar.update(len(chunk) // n_views)
+        for start, batch in waiting.items():
+            self._compute(self.engine(cuts, pooling, start), batch, rows)
+        torch.random.set_rng_state(state)
+        if bar is None:
+            own_bar.close()
+        values = rows.values()
+        return values if views is None else values.reshape(len(indices), n_views, *values.shape[1:])
+
+    def blocks(
+        self, images: Images, cuts: Sequence[int], pooling: str | None, description: str
+    ) -> Iterator[np.ndarray]:
+        """Yield the activations of images in order, some batches at a time, so that memory stays bounded."""
+        size = 8 * self.batch_size
+        with progress_bar(len(images), description, self.verbose) as bar:
+            for first in range(0, len(images), size):
+                indices = np.arange(first, min(first + size, len(images)))
+                yield self.run(images, cuts, pooling, indices=indices, bar=bar)
+
+    def canvases(self, images: Images, indices: np.ndarray) -> np.ndarray:
+        """Return canvases, uint8 (n, H, W, 3); they are cheap to compute again, and not stored."""
+        rows = _Rows(len(indices), spill=True)
+
+        def prepare(slots: range) -> list[np.ndarray]:
+            return [self.backbone.preprocessing.canvas(images[int(indices[slot])]) for slot in slots]
+
+        slot = 0
+        for chunk in self._ahead(prepare, len(indices), 1, shared=False):
+            for canvas in chunk:
+                rows.place(slot, canvas)
+                slot += 1
+        return rows.values()
+
+    def _compute(self, engine: TorchEngine, batch: list[_Prepared], rows: _Rows) -> None:
+        results = engine(np.stack([prepared.array for prepared in batch])).cpu().numpy()
+        for prepared, result in zip(batch, results, strict=True):
+            row = np.array(result, order="C")  # a copy: a view would keep the whole batch alive in the store
+            rows.place(prepared.slot, row)
+            if self.store is not None and prepared.key is not None:
+                self.store.put(prepared.key, row)
+
+    def _ahead(self, prepare: Callable[[range], list], n: int, n_views: int, shared: bool = True) -> Iterator[list]:
+        """Yield ``prepare(slots)`` for chunks of slots; threads work ahead, by at most two batches.
+
+        Processes that share a folder each start at a place of their own, so that they do not compute the same
+        images at the same time: one comes to where the other has been.
+        """
+        size = max(1, _CHUNK // n_views)
+        chunks = [range(first, min(first + size, n)) for first in range(0, n, size)]
+        if shared and self.store is not None and self.store.disk is not None:
+            offset = _own_place(len(chunks))
+            chunks = chunks[offset:] + chunks[:offset]
+        workers = torch.get_num_threads() if self.n_jobs is None else joblib.effective_n_jobs(self.n_jobs)
+        depth = max(2, 2 * self.batch_size // (size * n_views), workers)
+        yield from _map_ahead(prepare, chunks, workers, depth)
+
+
+class _Lookup:
+    """What one thread does for a chunk of images: fingerprint, look up, or else decode and augment."""
+
+    def __init__(
+        self,
+        extractor: Extractor,
+        images: Images,
+        indices: np.ndarray,
+        cuts: tuple[int, ...],
+        pooling: str | None,
+        views: Views | None,
+    ) -> None:
+        self.images, self.indices, self.views = images, indices, views
+        self.preprocessing = extractor.backbone.preprocessing
+        self.store = extractor.store if views is None or views.name is not None else None
+        common = (
+            f"{extractor.backbone.checksum}|{self.preprocessing!r}|{images.value_range}|"
+            f"torch {extractor.device.type} {extractor.precision}"
+        )
+        self.namespace = f"{common}|{cuts}|{pooling}"
+        # A stored map at a shallower cut saves the decoding and the stages before it.
+        deepest = cuts[0] if pooling is not None else cuts[0] - 1
+        self.maps = [(start, f"{common}|{(start,)}|None") for start in range(deepest, 0, -1)]
+
+    def __call__(self, slots: range) -> list[_Prepared]:
+        return [row for slot in slots for row in self._rows_of(slot)]
+
+    def _rows_of(self, slot: int) -> Iterator[_Prepared]:
+        index = int(self.indices[slot])
+        canvas: np.ndarray | None = None  # decoded once for all views, and only if one of them needs it
+        if self.views is None:
+            content = fingerprint(self.images, index) if self.store is not None else b""
+            row = self._found(slot, content, "")
+            yield row._replace(array=self.preprocessing.canvas(self.images[index])) if row.start == 0 else row
+            return
+        content = fingerprint(self.images, index)
+        for view in range(self.views.count):
+            seed = self.views.seed_of(content, view)
+            row = self._found(slot * self.views.count + view, content, f"{self.views.name} {seed}")
+            if row.start == 0:
+                canvas = self.preprocessing.canvas(self.images[index]) if canvas is None else canvas
+                row = row._replace(array=augment_canvas(canvas, self.views.augment, seed))
+            yield row
+
+    def _found(self, slot: int, content: bytes, view: str) -> _Prepared:
+        """Return the row, or the deepest stored map on the way to it, or a start from pixels."""
+        if self.store is None:
+            return _Prepared(slot, None, 0, _NOTHING)
+        key = row_key(self.namespace, content, view)
+        row = self.store.get(key)
+        self.store.count(found=row is not None)
+        if row is not None:
+            return _Prepared(slot, key, None, row)
+        for start, namespace in self.maps:
+            stored = self.store.get(row_key(namespace, content, view))
+            if stored is not None:
+                return _Prepared(slot, key, start, stored)
+        return _Prepared(slot, key, 0, _NOTHING)
+
+
+_NOTHING = np.empty(0)
+
+
+class _Rows:
+    """The result, allocated when the first row shows its shape."""
+
+    def __init__(self, n: int, spill: bool) -> None:
+        self.n, self.spill = n, spill
+        self.array: np.ndarray | None = None
+
+    def place(self, slot: int, row: np.ndarray) -> None:
+        if self.array is None:
+            shape = (self.n, *row.shape)
+            if self.spill and self.n * row.nbytes > SPILL_BYTES:
+                with tempfile.TemporaryFile(prefix="sktransfer-") as file:  # the map outlives the name and the handle
+                    self.array = np.memmap(file, dtype=row.dtype, mode="w+", shape=shape)
+            else:
+                self.array = np.empty(shape, dtype=row.dtype)
+        self.array[slot] = row
+
+    def values(self) -> np.ndarray:
+        assert self.array is not None  # `as_images` refuses empty input
+        return self.array
+
+
+def _map_ahead(function: Callable[[Any], Any], items: Iterable[Any], workers: int, depth: int) -> Iterator[Any]:
+    """Yield ``function(item)`` in order, computed by threads at most `depth` items ahead of the consumer."""
+    remaining = iter(items)
     with ThreadPoolExecutor(workers) as pool:
-        ahead = deque(pool.submit(prepare, index) for index in itertools.islice(indices, 2 * batch_size))
+        ahead = deque(pool.submit(function, item) for item in itertools.islice(remaining, depth))
         try:
             while ahead:
-                batch = [ahead.popleft().result() for _ in range(min(batch_size, len(ahead)))]
-                ahead.extend(pool.submit(prepare, index) for index in itertools.islice(indices, len(batch)))
-                yield np.stack(batch)
+                result = ahead.popleft().result()
+                ahead.extend(pool.submit(function, item) for item in itertools.islice(remaining, 1))
+                yield result
         finally:  # the consumer may stop early, or an image may be unreadable: do not decode the rest
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def iter_activations(
-    images: Images,
-    preprocessing: Preprocessing,
-    engine: Engine,
-    *,
-    batch_size: int,
-    n_jobs: int | None = None,
-    verbose: int = 0,
-    description: str = "Extracting features",
-) -> Iterator[torch.Tensor]:
-    """Yield the activations of `images` in order, a batch at a time, on the engine's device."""
-    batches = iter_canvases(images, preprocessing, batch_size=batch_size, n_jobs=n_jobs)
-    with progress_bar(len(images), description, verbose) as bar:
-        for canvases in batches:
-            yield engine(canvases)
-            bar.update(len(canvases))
-
-
-def extract(images: Images, preprocessing: Preprocessing, engine: Engine, **options) -> np.ndarray:
-    """Return the activations of all images as one float32 array; takes the options of `iter_activations`."""
-    out: np.ndarray | None = None
-    start = 0
-    for batch in iter_activations(images, preprocessing, engine, **options):
-        if out is None:
-            out = np.empty((len(images), *batch.shape[1:]), dtype=np.float32)
-        out[start : start + len(batch)] = batch.cpu().numpy()
-        start += len(batch)
-    assert out is not None  # `as_images` refuses empty input
-    return out
+def _own_place(n: int) -> int:
+    """Return a position below n that differs between processes; neighbours in number lie far apart."""
+    golden_ratio = 0.6180339887
+    return int(n * (os.getpid() * golden_ratio % 1))
 
 
 def progress_bar(total: int, description: str, verbose: int) -> tqdm:
     """Return a bar that counts images, silent without `verbose`; in a notebook a widget."""
-    return tqdm(total=total, desc=description, unit="img", disable=not verbose, leave=True)
-
-
-def stacked_canvases(images: Images, preprocessing: Preprocessing, **options) -> np.ndarray:
-    """Return all canvases as one uint8 array (n, H, W, 3)."""
-    return np.concatenate(list(iter_canvases(images, preprocessing, **options)))
+    return tqdm(total=total, desc=description, unit="img", disable=not verbose)

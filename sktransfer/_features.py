@@ -10,9 +10,8 @@ from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from ._backbones import Backbone
-from ._engines import POOLINGS, CutNetwork, TorchEngine, feature_counts, resolve_device
-from ._extraction import extract
-from ._inputs import SHARED_CONSTRAINTS, check_images, resolve_backbone, resolve_stage
+from ._engines import POOLINGS, feature_counts
+from ._inputs import SHARED_CONSTRAINTS, check_images, make_extractor, resolve_backbone, resolve_stage
 
 
 class PretrainedCNNFeatures(TransformerMixin, BaseEstimator):
@@ -51,6 +50,9 @@ class PretrainedCNNFeatures(TransformerMixin, BaseEstimator):
         Number format of convolutions. The features are float32 in both cases.
     device : str, default="auto"
         ``"cpu"``, ``"cuda"``, ``"mps"``, or ``"auto"``: a GPU where there is one.
+    memory : None, path or joblib.Memory, default=None
+        A folder to keep activations in, so that other processes and later days need not compute them again.
+        Within one process they are kept in memory in any case; `set_cache_limits` bounds both.
     n_jobs : int, default=None
         Threads that decode images. None takes as many as torch uses; -1 takes all cores.
     verbose : int, default=0
@@ -111,6 +113,7 @@ class PretrainedCNNFeatures(TransformerMixin, BaseEstimator):
         batch_size=32,
         precision="float32",
         device="auto",
+        memory=None,
         n_jobs=None,
         verbose=0,
     ):
@@ -124,6 +127,7 @@ class PretrainedCNNFeatures(TransformerMixin, BaseEstimator):
         self.batch_size = batch_size
         self.precision = precision
         self.device = device
+        self.memory = memory
         self.n_jobs = n_jobs
         self.verbose = verbose
 
@@ -173,15 +177,7 @@ class PretrainedCNNFeatures(TransformerMixin, BaseEstimator):
         check_is_fitted(self)
         images = check_images(self, X, reset=False)
         backbone = resolve_backbone(self)
-        network = CutNetwork(backbone, self._cuts(backbone), self.pooling)
-        return extract(
-            images,
-            backbone.preprocessing,
-            TorchEngine(network, resolve_device(self.device), self.precision),
-            batch_size=self.batch_size,
-            n_jobs=self.n_jobs,
-            verbose=self.verbose,
-        )
+        return make_extractor(self, backbone).run(images, self._cuts(backbone), self.pooling)
 
     def get_feature_names_out(self, input_features=None):
         """Name the features after their stage: ``"stage8_0"``, ``"stage8_1"``, ….

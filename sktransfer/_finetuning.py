@@ -63,8 +63,10 @@ class TunedNetwork(nn.Module):
         self.low_precision = low_precision
 
     def features(self, activations: torch.Tensor) -> torch.Tensor:
-        """Return the pooled features of activations at the cut; vectors (n, C) are taken as pooled already."""
-        return pool(self.stages(activations), "avg") if activations.ndim == 4 else activations
+        """Return the pooled features of maps (n, h, w, C) at the cut; vectors (n, C) are pooled already."""
+        if activations.ndim == 2:
+            return activations
+        return pool(self.stages(activations.permute(0, 3, 1, 2)), "avg")
 
     def forward(self, activations: torch.Tensor) -> torch.Tensor:
         """Return the logits (n, n_classes)."""
@@ -126,8 +128,8 @@ class TrainingSet(torch.utils.data.Dataset):
     Parameters
     ----------
     inputs : ndarray
-        Either activations at the cut, float32; or canvases, uint8 (n, H, W, 3), which run through `engine`
-        each time they are asked for.
+        Either activations at the cut, float32, maps (n, h, w, C) or vectors (n, C); or canvases, uint8
+        (n, H, W, 3), which run through `engine` each time they are asked for.
     labels : ndarray of shape (n,), int64
     weights : ndarray of shape (n,), float32
     engine : TorchEngine
@@ -135,7 +137,9 @@ class TrainingSet(torch.utils.data.Dataset):
     augment : callable or None
         Applied to canvases afresh each time.
     rng : numpy.random.Generator or None
-        Draws the seed of each augmented view.
+        Draws the seed of each augmented view, or picks one of the stored views.
+    n_views : int or None
+        Activations have a second dimension of so many views, one of which is picked each time.
     """
 
     def __init__(
@@ -146,7 +150,9 @@ class TrainingSet(torch.utils.data.Dataset):
         engine: TorchEngine,
         augment: Augmentation | None = None,
         rng: np.random.Generator | None = None,
+        n_views: int | None = None,
     ) -> None:
+        self.n_views = n_views
         self.inputs = inputs
         self.labels = torch.from_numpy(labels)
         self.weights = torch.from_numpy(weights)
@@ -160,15 +166,14 @@ class TrainingSet(torch.utils.data.Dataset):
     def batch(self, indices: np.ndarray) -> Batch:
         """Return activations at the cut on the engine's device, labels and weights."""
         target = [self.labels[indices], self.weights[indices]]
-        return self.activations(self._views(indices)), target
-
-    def activations(self, inputs: np.ndarray) -> torch.Tensor:
-        """Run canvases through the frozen stages; activations are there already."""
+        inputs = self._views(indices)
         if inputs.dtype == np.uint8:
-            return self.engine(inputs).clone()  # a clone is an ordinary tensor again, that autograd accepts
-        return torch.from_numpy(inputs).to(self.engine.device)
+            return self.engine(inputs).clone(), target  # a clone is an ordinary tensor again, that autograd accepts
+        return torch.from_numpy(inputs).to(self.engine.device), target
 
     def _views(self, indices: np.ndarray) -> np.ndarray:
+        if self.n_views is not None and self.rng is not None:
+            return self.inputs[indices, self.rng.integers(self.n_views, size=len(indices))]
         inputs = self.inputs[indices]
         if self.augment is None or self.rng is None:
             return inputs

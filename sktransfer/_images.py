@@ -44,6 +44,11 @@ class Images(Sequence):
     def __len__(self) -> int:
         return len(self._items)
 
+    @property
+    def value_range(self) -> ValueRange:
+        """The values of black and white."""
+        return self._value_range
+
     def __getitem__(self, i: int) -> np.ndarray:  # type: ignore[override]  # no slices
         with self._blamed_on(i) as item:
             return self._decoded(item)

@@ -9,11 +9,14 @@ from typing import Any
 import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_consistent_length, column_or_1d
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import validate_data
 
+from ._activation_store import resolve_store
 from ._backbones import Backbone, load_backbone
+from ._engines import resolve_device
 from ._exceptions import WeightsMismatchError
+from ._extraction import Extractor
 from ._images import Images, as_images, is_flat
 
 SHARED_CONSTRAINTS: dict[str, list] = {
@@ -25,6 +28,7 @@ SHARED_CONSTRAINTS: dict[str, list] = {
     "batch_size": [Interval(Integral, 1, None, closed="left")],
     "precision": [StrOptions({"float32", "bfloat16"})],
     "device": [str],
+    "memory": [str, os.PathLike, HasMethods("cache"), None],
     "n_jobs": [Integral, None],
     "verbose": ["verbose"],
 }
@@ -70,6 +74,19 @@ def resolve_backbone(estimator: BaseEstimator, seed: int = 0) -> Backbone:
             "timm and of the weights, or fit again."
         )
     return backbone
+
+
+def make_extractor(estimator: BaseEstimator, backbone: Backbone) -> Extractor:
+    """Return what computes the backbone's activations as the estimator's parameters have it."""
+    return Extractor(
+        backbone,
+        resolve_store(estimator.memory),
+        device=resolve_device(estimator.device),
+        precision=estimator.precision,
+        batch_size=estimator.batch_size,
+        n_jobs=estimator.n_jobs,
+        verbose=estimator.verbose,
+    )
 
 
 def resolve_stage(stage: str, backbone: Backbone) -> int:

@@ -8,6 +8,7 @@ step of the network itself (`sktransfer._engines.CutNetwork`), where it runs onc
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from numbers import Integral
@@ -71,6 +72,8 @@ class Preprocessing:
         return int(target_w * height / width), target_w
 
 
+_seeding = threading.Lock()
+
 Augmentation = Callable[[torch.Tensor], torch.Tensor]
 
 
@@ -131,9 +134,10 @@ def resolve_augmentation(augment: str | Augmentation | None) -> Augmentation | N
 def augment_canvas(canvas: np.ndarray, augment: Augmentation, seed: int) -> np.ndarray:
     """Return one augmented view of a canvas; the same seed gives the same view.
 
-    torchvision's transforms draw from torch's global generator, so it is seeded here. The caller holds it
-    in `torch.random.fork_rng`.
+    torchvision's transforms draw from torch's global generator, so it is seeded here, by one thread at a time. The
+    caller puts its state back.
     """
-    torch.manual_seed(seed)
-    view = augment(torch.from_numpy(canvas).permute(2, 0, 1))
+    with _seeding:
+        torch.manual_seed(seed)
+        view = augment(torch.from_numpy(canvas).permute(2, 0, 1))
     return view.permute(1, 2, 0).contiguous().numpy()

@@ -1,4 +1,39 @@
 import os
 
+import pytest
+
 # Read by scipy when it is imported; without it scikit-learn skips its array API checks.
 os.environ.setdefault("SCIPY_ARRAY_API", "1")
+
+
+@pytest.fixture(autouse=True)
+def empty_store():
+    """No test is fed by what another one stored."""
+    from sktransfer import clear_cache, set_cache_limits
+
+    set_cache_limits(memory_mb=512, disk_mb=10_000)
+    clear_cache()
+
+
+@pytest.fixture
+def no_store():
+    """Compute everything anew."""
+    from sktransfer import set_cache_limits
+
+    set_cache_limits(memory_mb=0)
+
+
+@pytest.fixture
+def computed(monkeypatch):
+    """Record how many images pass through a backbone, and from which stage on."""
+    from sktransfer._engines import TorchEngine
+
+    counts = []
+    original = TorchEngine.__call__
+
+    def counting(self, inputs):
+        counts.append((self.network.start, len(inputs)))
+        return original(self, inputs)
+
+    monkeypatch.setattr(TorchEngine, "__call__", counting)
+    return counts

@@ -1,4 +1,4 @@
-"""Decoding ahead: order, bounds, early stops."""
+"""Each image once: order, bounds, early stops, and where the work starts from."""
 
 import threading
 import time
@@ -7,62 +7,183 @@ import numpy as np
 import pytest
 import torch
 
-from sktransfer import ImageError
-from sktransfer._extraction import extract, iter_canvases, stacked_canvases
+from sktransfer import ImageError, cache_info, set_cache_limits
+from sktransfer._activation_store import resolve_store
+from sktransfer._backbones import load_backbone
+from sktransfer._extraction import Extractor, Views, _map_ahead, _own_place
 from sktransfer._images import as_images
-from sktransfer._preprocessing import Preprocessing
-
-PREPROCESSING = Preprocessing((8, 8), 1.0)
 
 
-class Numbered:
-    """n grey images whose level is their number; counts what was decoded."""
-
-    def __init__(self, n, delay=lambda index: 0):
-        self.n, self.delay, self.decoded, self.lock = n, delay, [], threading.Lock()
-
-    def __len__(self):
-        return self.n
-
-    def __getitem__(self, index):
-        time.sleep(self.delay(index))
-        with self.lock:
-            self.decoded.append(index)
-        return np.full((8, 8, 3), index, dtype=np.uint8)
+def extractor(memory=None, **options):
+    backbone = load_backbone("timm/test_efficientnet", None).with_image_size(32)
+    return Extractor(backbone, resolve_store(memory), device=torch.device("cpu"), **{"batch_size": 4, **options})
 
 
-@pytest.mark.parametrize(("n", "batch_size", "n_jobs"), [(10, 4, 1), (10, 4, 3), (3, 8, 2), (8, 4, None)])
-def test_order_is_kept_whatever_decodes_first(n, batch_size, n_jobs):
-    images = Numbered(n, delay=lambda index: 0.01 * (index % 3 == 0))
-    batches = list(iter_canvases(images, PREPROCESSING, batch_size=batch_size, n_jobs=n_jobs))
-    assert [len(batch) for batch in batches] == [batch_size] * (n // batch_size) + (
-        [n % batch_size] if n % batch_size else []
-    )
-    assert np.concatenate(batches)[:, 0, 0, 0].tolist() == list(range(n))
+def pictures(n=10, seed=0):
+    return as_images(np.random.default_rng(seed).integers(0, 256, (n, 40, 40, 3), dtype=np.uint8))
 
 
-def test_looks_ahead_but_not_far():
-    images = Numbered(1000)
-    batches = iter_canvases(images, PREPROCESSING, batch_size=10, n_jobs=2)
-    next(batches)
+def reference(images, cuts, pooling):
+    """The plain way: one image after the other through one network."""
+    backbone = extractor().backbone
+    rows = []
+    for image in images:
+        x = torch.from_numpy(backbone.preprocessing.canvas(image)).permute(2, 0, 1)[None] / 255
+        mean, std = (
+            torch.tensor(v).view(1, 3, 1, 1) for v in (backbone.preprocessing.mean, backbone.preprocessing.std)
+        )
+        with torch.no_grad():
+            maps = backbone.stages[: cuts[-1]]((x - mean) / std)
+        rows.append(maps.mean(dim=(2, 3))[0] if pooling else maps[0].permute(1, 2, 0))
+    return torch.stack(rows).numpy()
+
+
+# --- decoding ahead ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_order_is_kept_whatever_is_ready_first(workers):
+    def slow_at_times(i):
+        time.sleep(0.01 * (i % 3 == 0))
+        return i
+
+    assert list(_map_ahead(slow_at_times, range(20), workers, depth=5)) == list(range(20))
+
+
+def test_looks_ahead_but_not_far_and_stops_early():
+    seen = []
+    results = _map_ahead(seen.append, range(1000), 2, depth=10)
+    next(results)
     time.sleep(0.2)
-    assert 20 <= len(images.decoded) <= 30
-    batches.close()
-    time.sleep(0.1)
-    assert len(images.decoded) <= 30
+    assert len(seen) == 11
+    results.close()
+    assert len(seen) == 11
 
 
-def test_error_stops_the_decoding():
+def test_unreadable_image_stops_the_decoding_and_is_named():
     images = as_images([np.zeros((8, 8))] * 5 + ["missing.png"] + [np.zeros((8, 8))] * 500)
     with pytest.raises(ImageError, match="image 5 "):
-        stacked_canvases(images, PREPROCESSING, batch_size=4, n_jobs=2)
+        extractor(n_jobs=2).run(images, [6], "avg")
     assert threading.active_count() < 10
 
 
-def test_extract_fills_one_array_in_order():
-    def engine(canvases):
-        return torch.from_numpy(canvases[:, 0, 0, :2].astype(np.float32))
+# --- right, whichever way -----------------------------------------------------------------------------------
 
-    out = extract(Numbered(7), PREPROCESSING, engine, batch_size=3)
-    assert out.dtype == np.float32
-    assert out.tolist() == [[i, i] for i in range(7)]
+
+@pytest.mark.parametrize(("cuts", "pooling"), [([6], "avg"), ([3], None), ([2], "avg")])
+@pytest.mark.parametrize("memory_mb", [0, 512])
+@pytest.mark.parametrize("batch_size", [1, 3, 32])
+def test_equals_the_plain_way(cuts, pooling, memory_mb, batch_size):
+    set_cache_limits(memory_mb=memory_mb)
+    got = extractor(batch_size=batch_size).run(pictures(), cuts, pooling)
+    expected = reference(pictures(), cuts, pooling)
+    np.testing.assert_allclose(got, expected, atol=1e-5 * abs(expected).max())
+
+
+def test_indices_choose_and_order():
+    everything = extractor().run(pictures(), [6], "avg")
+    np.testing.assert_array_equal(extractor().run(pictures(), [6], "avg", indices=[7, 2]), everything[[7, 2]])
+
+
+def test_blocks_cover_everything_in_order(no_store):
+    blocks = list(extractor(batch_size=1).blocks(pictures(19), [6], "avg", "Predicting"))
+    assert [len(block) for block in blocks] == [8, 8, 3]
+    np.testing.assert_allclose(np.concatenate(blocks), extractor().run(pictures(19), [6], "avg"), atol=1e-4)
+
+
+def test_large_results_spill_to_a_file(monkeypatch):
+    expected = extractor().run(pictures(), [2], None)
+    monkeypatch.setattr("sktransfer._extraction.SPILL_BYTES", 1000)
+    spilled = extractor().run(pictures(), [2], None, spill=True)
+    assert isinstance(spilled, np.memmap)
+    np.testing.assert_array_equal(spilled, expected)
+    assert not isinstance(extractor().run(pictures(), [2], None), np.memmap)
+
+
+# --- once -----------------------------------------------------------------------------------------------------
+
+
+def test_second_time_computes_nothing(computed):
+    first = extractor().run(pictures(), [6], "avg")
+    assert computed == [(0, 4), (0, 4), (0, 2)]
+    np.testing.assert_array_equal(extractor().run(pictures(), [6], "avg"), first)
+    assert len(computed) == 3
+    assert cache_info()[3:] == (10, 10)  # hits, misses
+
+
+def test_only_what_is_new_is_computed(computed):
+    extractor().run(pictures(), [6], "avg", indices=[1, 3, 5])
+    extractor().run(pictures(), [6], "avg")
+    assert sum(n for _, n in computed) == 10
+
+
+def test_deeper_cut_goes_on_from_a_stored_map(computed):
+    shallow = extractor().run(pictures(), [3], None)
+    deep = extractor().run(pictures(), [5], None)
+    pooled = extractor().run(pictures(), [3], "avg")
+    every = extractor().run(pictures(), [6], "avg")
+    starts = sorted({start for start, _ in computed})
+    assert starts == [0, 3, 5]
+    assert sum(n for start, n in computed if start == 0) == 10
+    np.testing.assert_allclose(pooled, shallow.mean(axis=(1, 2)), atol=1e-5)
+    set_cache_limits(memory_mb=0)
+    np.testing.assert_allclose(extractor().run(pictures(), [5], None), deep, atol=1e-4 * abs(deep).max())
+    np.testing.assert_allclose(extractor().run(pictures(), [6], "avg"), every, atol=1e-4 * abs(every).max())
+
+
+def test_store_that_is_off_computes_each_time(computed, no_store):
+    for _ in range(2):
+        extractor().run(pictures(), [6], "avg")
+    assert sum(n for _, n in computed) == 20
+    assert cache_info().entries == 0
+
+
+def test_folder_serves_a_process_with_an_empty_memory(computed, tmp_path, monkeypatch):
+    set_cache_limits(memory_mb=0)
+    first = extractor(tmp_path).run(pictures(), [6], "avg")
+    monkeypatch.setattr("sktransfer._extraction._own_place", lambda n: n // 2)
+    np.testing.assert_array_equal(extractor(tmp_path).run(pictures(), [6], "avg"), first)
+    assert sum(n for _, n in computed) == 10
+    assert cache_info(tmp_path).entries == 10
+
+
+def test_processes_start_apart(monkeypatch):
+    places = []
+    for pid in range(5000, 5004):
+        monkeypatch.setattr("os.getpid", lambda pid=pid: pid)
+        places.append(_own_place(1000))
+    assert all(0 <= place < 1000 for place in places)
+    assert min(abs(a - b) for a in places for b in places if a != b) > 100
+
+
+# --- views ----------------------------------------------------------------------------------------------------
+
+
+def noise(image):
+    return (image // 2 + torch.randint(0, 100, image.shape)).to(torch.uint8)
+
+
+def test_views_are_the_same_whenever_asked_for(computed):
+    views = Views(noise, "noise", 3, seed=0)
+    state = torch.random.get_rng_state()
+    first = extractor().run(pictures(), [6], "avg", views=views)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert first.shape[:2] == (10, 3)
+    assert len({row.tobytes() for row in first.reshape(30, -1)}) == 30
+    assert sum(n for _, n in computed) == 30
+    np.testing.assert_array_equal(extractor().run(pictures(), [6], "avg", views=views, indices=[4]), first[[4]])
+    assert sum(n for _, n in computed) == 30
+    set_cache_limits(memory_mb=0)
+    again = extractor(n_jobs=3, batch_size=32).run(pictures(), [6], "avg", views=views)
+    np.testing.assert_allclose(again, first, atol=1e-4 * abs(first).max())
+
+
+def test_views_without_a_name_are_not_stored(computed):
+    for _ in range(2):
+        extractor().run(pictures(), [6], "avg", views=Views(noise, None, 2, seed=0))
+    assert sum(n for _, n in computed) == 40
+
+
+def test_views_of_another_seed_are_others():
+    one, two = (extractor().run(pictures(3), [6], "avg", views=Views(noise, "noise", 1, seed)) for seed in (0, 1))
+    assert (one != two).any(axis=(1, 2)).all()

@@ -127,7 +127,7 @@ def test_column_transformer_and_pandas_output(files):
     assert out.columns[-1] == "remainder__age"
 
 
-def test_containers_give_the_same_features(photos, files):
+def test_containers_give_the_same_features(photos, files, no_store):
     X = np.stack(photos[0])
     tensor = torch.from_numpy(X).permute(0, 3, 1, 2)
     model = PretrainedCNNFeatures(**TINY).fit(X)
@@ -137,7 +137,7 @@ def test_containers_give_the_same_features(photos, files):
         np.testing.assert_allclose(model.transform(same), expected, atol=1e-5)
 
 
-def test_batch_does_not_matter(photos):
+def test_batch_does_not_matter(photos, no_store):
     X = photos[0]
     expected = PretrainedCNNFeatures(image_size=96).fit_transform(X)
     assert expected.dtype == np.float32
@@ -149,7 +149,7 @@ def test_batch_does_not_matter(photos):
     )
 
 
-def test_layers_and_poolings():
+def test_layers_and_poolings(no_store):
     X = PHOTOS
 
     def features(**params):
@@ -213,7 +213,7 @@ def test_global_state_is_left_alone():
     assert before[1:] == after[1:]
 
 
-def test_always_in_eval_mode():
+def test_always_in_eval_mode(no_store):
     """Dropout and BatchNorm in train mode would show as noise and as drifting statistics."""
     model = PretrainedCNNFeatures("efficientnet_lite0", image_size=64).fit(PHOTOS)
     checksum = load_backbone().checksum
@@ -222,7 +222,7 @@ def test_always_in_eval_mode():
     assert load_backbone().checksum == checksum
 
 
-def test_clone_shares_nothing_and_fits_alike():
+def test_clone_shares_nothing_and_fits_alike(no_store):
     model = PretrainedCNNFeatures(**TINY, layer=["stage2"])
     twin = clone(model)
     np.testing.assert_array_equal(model.fit_transform(PHOTOS), twin.fit_transform(PHOTOS))
