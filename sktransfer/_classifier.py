@@ -24,16 +24,8 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from ._backbones import Backbone
 from ._engines import feature_counts, resolve_device
-from ._extraction import Extractor, Views
-from ._finetuning import (
-    EvenBatches,
-    Record,
-    TrainingSet,
-    TunedNetwork,
-    WeightedCrossEntropy,
-    fit_first_head,
-    warmup_cosine,
-)
+from ._extraction import Views
+from ._finetuning import Record, TunedNetwork, WeightedCrossEntropy, fit_first_head, run, warmup_cosine
 from ._images import Images
 from ._inputs import (
     SHARED_CONSTRAINTS,
@@ -44,6 +36,7 @@ from ._inputs import (
     resolve_stage,
 )
 from ._preprocessing import AUGMENTATIONS, resolve_augmentation
+from ._training_data import EvenBatches, FrozenBody, TrainingSet
 
 
 class FineTunedCNNClassifier(ClassifierMixin, BaseEstimator):
@@ -72,8 +65,9 @@ class FineTunedCNNClassifier(ClassifierMixin, BaseEstimator):
         How often to go through the training images.
     batch_size : int, default=32
         The largest number of images in one step.
-    augment : {"photo", "any_orientation", "text"}, callable or None, default="photo"
-        Random changes of the training images, drawn afresh each epoch and never applied in `predict`.
+    augment : {"photo", "any_orientation", "text"}, callable or None, default=None
+        Random changes of the training images, never applied in `predict`. None trains on stored activations, so
+        the frozen stages run once.
         ``"photo"`` flips, shifts, rotates, zooms and changes colours a little; ``"any_orientation"`` flips and
         turns, for cells, tiles and microscopes; ``"text"`` does not flip. A callable maps one uint8 tensor
         (3, H, W) to another, as torchvision's v2 transforms do.
@@ -189,7 +183,7 @@ class FineTunedCNNClassifier(ClassifierMixin, BaseEstimator):
         lr_factor=0.1,
         max_epochs=10,
         batch_size=32,
-        augment="photo",
+        augment=None,
         n_views=None,
         head_hidden=(),
         dropout=0.2,
@@ -272,15 +266,15 @@ class FineTunedCNNClassifier(ClassifierMixin, BaseEstimator):
         vars(self).pop("weights_checksum_", None)  # fitting again may take other weights
         seed = int(check_random_state(self.random_state).randint(2**31))
         backbone = resolve_backbone(self, seed)
-        n_frozen = self._resolve_freeze(backbone)
+        body = FrozenBody(make_extractor(self, backbone), self._resolve_freeze(backbone))
         # Every draw of torch's global generator lies within, so the user's own is left as it was.
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            net, history = self._train(backbone, n_frozen, images, encoder.transform(y), weights, seed)
+            net, history = self._train(body, images, encoder.transform(y), weights, seed)
 
         # Only a fit that came to its end leaves a fitted estimator.
         self.classes_ = encoder.classes_
-        self.n_frozen_stages_ = n_frozen
+        self.n_frozen_stages_ = body.n_frozen
         self.weights_checksum_ = backbone.checksum
         self._seed = seed
         self.net_, self.history_ = net, history
@@ -303,10 +297,9 @@ class FineTunedCNNClassifier(ClassifierMixin, BaseEstimator):
         images = check_images(self, X, reset=False)
         backbone = resolve_backbone(self, self._seed)
         network = self.net_.module_.eval().to(resolve_device(self.device))
-        extractor = make_extractor(self, backbone)
-        blocks = extractor.blocks(images, *self._cut(backbone, self.n_frozen_stages_), "Predicting")
+        body = FrozenBody(make_extractor(self, backbone), self.n_frozen_stages_)
         with torch.inference_mode():
-            logits = [self._logits(network, block) for block in blocks]
+            logits = [network(part).cpu().numpy() for block in body.blocks(images) for part in self._parts(block)]
         return softmax(np.concatenate(logits), axis=1)
 
     def predict(self, X):
@@ -325,70 +318,47 @@ class FineTunedCNNClassifier(ClassifierMixin, BaseEstimator):
         return self.classes_[probabilities.argmax(axis=1)]
 
     def _train(
-        self,
-        backbone: Backbone,
-        n_frozen: int,
-        images: Images,
-        labels: np.ndarray,
-        weights: np.ndarray,
-        seed: int,
+        self, body: FrozenBody, images: Images, labels: np.ndarray, weights: np.ndarray, seed: int
     ) -> tuple[NeuralNetClassifier, list[dict[str, float]]]:
-        extractor = make_extractor(self, backbone)
+        backbone = body.extractor.backbone
         weights = (weights / weights.mean()).astype(np.float32)
+        shuffler, viewer = (np.random.default_rng([seed, stream]) for stream in (0, 1))
         train, valid = self._split(labels, seed)
-        train_set = self._training_set(extractor, n_frozen, images, train, labels, weights, seed)
+        train_set = self._training_set(body, images, train, labels, weights, viewer)
         valid_set = None
         if valid is not None:
-            inputs = self._activations(extractor, n_frozen, images, valid)
-            valid_set = TrainingSet(
-                inputs, labels[valid], weights[valid], extractor.engine(*self._cut(backbone, n_frozen))
-            )
+            valid_set = TrainingSet(body.activations(images, valid), labels[valid], weights[valid], body.engine)
 
-        network = self._new_network(backbone, n_frozen, int(labels.max()) + 1)
+        network = self._new_network(backbone, body.n_frozen, int(labels.max()) + 1)
         record = Record(len(train), self.max_epochs, self.verbose)
         n_steps = self.max_epochs * len(EvenBatches(train_set, self.batch_size))
-        net = self._new_net(network, np.random.default_rng([seed, 0]), valid_set, record, n_steps).initialize()
+        net = self._new_net(network, shuffler, valid_set, record, n_steps).initialize()
         if backbone.pretrained:
-            features = extractor.run(images, [len(backbone.stages)], "avg", indices=train)
-            fit_first_head(network, features, labels[train], weights[train])
-        _run(net, train_set)
+            fit_first_head(network, body.features(images, train), labels[train], weights[train])
+        run(net, train_set)
         return net, record.epochs_
 
     def _training_set(
         self,
-        extractor: Extractor,
-        n_frozen: int,
+        body: FrozenBody,
         images: Images,
         train: np.ndarray,
         labels: np.ndarray,
         weights: np.ndarray,
-        seed: int,
+        viewer: np.random.Generator,
     ) -> TrainingSet:
-        """Return the training images as activations at the cut, as stored views of them, or as canvases to augment."""
+        """Return the training images in the cheapest form that the augmentation allows."""
+        target = labels[train], weights[train], body.engine
         augment = resolve_augmentation(self.augment)
-        cuts, pooling = self._cut(extractor.backbone, n_frozen)
-        rng = np.random.default_rng([seed, 1])
-        target = labels[train], weights[train], extractor.engine(cuts, pooling)
         if augment is None:
-            return TrainingSet(self._activations(extractor, n_frozen, images, train), *target)
-        if self.n_views is None or n_frozen == 0:
-            return TrainingSet(extractor.canvases(images, train), *target, augment, rng)
+            return TrainingSet(body.activations(images, train), *target)
+        if self.n_views is None or body.n_frozen == 0:
+            return TrainingSet(body.extractor.canvases(images, train), *target, augment, viewer)
         name = self.augment if isinstance(self.augment, str) else None
         # The views depend on random_state alone, not on the fold, so that folds share them.
         view_seed = int(self.random_state) if isinstance(self.random_state, Integral) else 0
         views = Views(augment, name, self.n_views, view_seed)
-        inputs = extractor.run(images, cuts, pooling, indices=train, views=views, spill=True)
-        return TrainingSet(inputs, *target, rng=rng, n_views=self.n_views)
-
-    def _activations(self, extractor: Extractor, n_frozen: int, images: Images, indices: np.ndarray) -> np.ndarray:
-        """Return activations at the cut; with nothing frozen, canvases, a quarter of the size of normalised images."""
-        if n_frozen == 0:
-            return extractor.canvases(images, indices)
-        return extractor.run(images, *self._cut(extractor.backbone, n_frozen), indices=indices, spill=True)
-
-    def _cut(self, backbone: Backbone, n_frozen: int) -> tuple[list[int], str | None]:
-        """Return the cut, and the pooling: with nothing left after the cut, pool at once."""
-        return [n_frozen], "avg" if n_frozen == len(backbone.stages) else None
+        return TrainingSet(body.activations(images, train, views), *target, rng=viewer, n_views=self.n_views)
 
     def _split(self, labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray | None]:
         if not self.early_stopping:
@@ -415,7 +385,9 @@ class FineTunedCNNClassifier(ClassifierMixin, BaseEstimator):
         callbacks.append(("schedule", LRScheduler(LambdaLR, lr_lambda=warmup_cosine(n_steps), step_every="batch")))
         if self.early_stopping:
             patience = 5 if self.early_stopping is True else int(self.early_stopping)
-            callbacks.append(("early_stopping", EarlyStopping(patience=patience, load_best=True, sink=_silent)))
+            callbacks.append(
+                ("early_stopping", EarlyStopping(patience=patience, load_best=True, sink=lambda message: None))
+            )
         params = {
             "criterion": WeightedCrossEntropy,
             "optimizer": torch.optim.AdamW,
@@ -436,10 +408,8 @@ class FineTunedCNNClassifier(ClassifierMixin, BaseEstimator):
         }
         return NeuralNetClassifier(network, **{**params, **(self.net_params or {})})
 
-    def _logits(self, network: TunedNetwork, activations: np.ndarray) -> np.ndarray:
-        parts = np.array_split(activations, -(-len(activations) // self.batch_size))
-        device = resolve_device(self.device)
-        return np.concatenate([network(torch.from_numpy(part).to(device)).cpu().numpy() for part in parts])
+    def _parts(self, activations: np.ndarray) -> tuple[torch.Tensor, ...]:
+        return torch.from_numpy(activations).to(resolve_device(self.device)).split(self.batch_size)
 
     def _resolve_freeze(self, backbone: Backbone) -> int:
         n_stages = len(backbone.stages)
@@ -477,23 +447,3 @@ class FineTunedCNNClassifier(ClassifierMixin, BaseEstimator):
         tags.input_tags.three_d_array = True
         tags.input_tags.string = True
         return tags
-
-
-def _run(net: NeuralNetClassifier, train_set: TrainingSet) -> None:
-    """Run skorch's loop; unlike skorch's own ``fit``, let Ctrl-C through.
-
-    Early stopping ends the loop with a ``KeyboardInterrupt`` too. It is told from Ctrl-C by its count.
-    """
-    net.notify("on_train_begin", X=train_set, y=None)
-    try:
-        net.fit_loop(train_set)
-    except KeyboardInterrupt:
-        stoppers = [callback for _, callback in net.callbacks_ if isinstance(callback, EarlyStopping)]
-        if not any(stopper.misses_ >= stopper.patience for stopper in stoppers):
-            raise
-    net.notify("on_train_end", X=train_set, y=None)
-    net.optimizer_.state.clear()  # twice the size of the network, and of no use to predict
-
-
-def _silent(message: str) -> None:
-    """Take early stopping's messages; the record tells the same."""

@@ -146,19 +146,22 @@ class Extractor:
         rows = _Rows(len(indices) * n_views, spill)
         waiting: dict[int, list[_Prepared]] = defaultdict(list)
         own_bar = bar if bar is not None else progress_bar(len(indices), "Extracting features", self.verbose)
-        state = torch.random.get_rng_state()  # the threads seed torch's generator to draw views
-        for chunk in self._ahead(lookup, len(indices), n_views):
-            for prepared in chunk:
-                if prepared.start is None:
-                    rows.place(prepared.slot, prepared.array)
-                    continue
-                waiting[prepared.start].append(prepared)
-                if len(waiting[prepared.start]) == self.batch_size:
-                    self._compute(self.engine(cuts, pooling, prepared.start), waiting.pop(prepared.start), rows)
-            own_bar.update(len(chunk) // n_views)
+        # The threads seed torch's global generator to draw views.
+        with torch.random.fork_rng(devices=[], enabled=views is not None):
+            for chunk in self._ahead(lookup, len(indices), n_views):
+                for prepared in chunk:
+                    if prepared.start is None:
+                        rows.place(prepared.slot, prepared.array)
+                        continue
+                    batch = waiting[prepared.start]
+                    batch.append(prepared)
+                    if len(batch) == self.batch_size:
+                        self._compute(self.engine(cuts, pooling, prepared.start), batch, rows)
+                        batch.clear()
+                own_bar.update(len(chunk) // n_views)
         for start, batch in waiting.items():
-            self._compute(self.engine(cuts, pooling, start), batch, rows)
-        torch.random.set_rng_state(state)
+            if batch:
+                self._compute(self.engine(cuts, pooling, start), batch, rows)
         if bar is None:
             own_bar.close()
         values = rows.values()

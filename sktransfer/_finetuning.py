@@ -1,4 +1,4 @@
-"""The parts that training is made of: network, loss, batches, first head, schedule, record.
+"""The parts that training is made of: network, first head, loss, schedule, record, and the loop.
 
 `FineTunedCNNClassifier` puts them together and lets skorch run the loop.
 """
@@ -7,21 +7,20 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
-from skorch.callbacks import Callback
+from skorch import NeuralNetClassifier
+from skorch.callbacks import Callback, EarlyStopping
 from torch import nn
 
-from ._engines import TorchEngine, pool
+from ._engines import pool
 from ._exceptions import TrainingError
 from ._extraction import progress_bar
-from ._preprocessing import Augmentation, augment_canvas
-
-Batch = tuple[torch.Tensor, list[torch.Tensor]]
+from ._training_data import TrainingSet
 
 
 class TunedNetwork(nn.Module):
@@ -122,98 +121,7 @@ class WeightedCrossEntropy(nn.Module):
         return (nn.functional.cross_entropy(logits, labels, reduction="none") * weights).mean()
 
 
-class TrainingSet(torch.utils.data.Dataset):
-    """Activations at the cut with labels and weights, a batch at a time.
-
-    Parameters
-    ----------
-    inputs : ndarray
-        Either activations at the cut, float32, maps (n, h, w, C) or vectors (n, C); or canvases, uint8
-        (n, H, W, 3), which run through `engine` each time they are asked for.
-    labels : ndarray of shape (n,), int64
-    weights : ndarray of shape (n,), float32
-    engine : TorchEngine
-        Runs canvases through the frozen stages.
-    augment : callable or None
-        Applied to canvases afresh each time.
-    rng : numpy.random.Generator or None
-        Draws the seed of each augmented view, or picks one of the stored views.
-    n_views : int or None
-        Activations have a second dimension of so many views, one of which is picked each time.
-    """
-
-    def __init__(
-        self,
-        inputs: np.ndarray,
-        labels: np.ndarray,
-        weights: np.ndarray,
-        engine: TorchEngine,
-        augment: Augmentation | None = None,
-        rng: np.random.Generator | None = None,
-        n_views: int | None = None,
-    ) -> None:
-        self.n_views = n_views
-        self.inputs = inputs
-        self.labels = torch.from_numpy(labels)
-        self.weights = torch.from_numpy(weights)
-        self.engine = engine
-        self.augment = augment
-        self.rng = rng
-
-    def __len__(self) -> int:
-        return len(self.inputs)
-
-    def batch(self, indices: np.ndarray) -> Batch:
-        """Return activations at the cut on the engine's device, labels and weights."""
-        target = [self.labels[indices], self.weights[indices]]
-        inputs = self._views(indices)
-        if inputs.dtype == np.uint8:
-            return self.engine(inputs).clone(), target  # a clone is an ordinary tensor again, that autograd accepts
-        return torch.from_numpy(inputs).to(self.engine.device), target
-
-    def _views(self, indices: np.ndarray) -> np.ndarray:
-        if self.n_views is not None and self.rng is not None:
-            return self.inputs[indices, self.rng.integers(self.n_views, size=len(indices))]
-        inputs = self.inputs[indices]
-        if self.augment is None or self.rng is None:
-            return inputs
-        seeds = self.rng.integers(2**62, size=len(inputs))
-        with torch.random.fork_rng(devices=[]):
-            views = [
-                augment_canvas(canvas, self.augment, int(seed)) for canvas, seed in zip(inputs, seeds, strict=True)
-            ]
-        return np.stack(views)
-
-
-class EvenBatches:
-    """Iterates over a `TrainingSet` in batches whose sizes differ by one at most.
-
-    A last batch of a single image would make BatchNorm fail, or count that image many times over.
-
-    Parameters
-    ----------
-    dataset : TrainingSet
-    batch_size : int
-        The largest size of a batch.
-    rng : numpy.random.Generator or None
-        Shuffles anew for each epoch; None keeps the order.
-    """
-
-    def __init__(self, dataset: TrainingSet, batch_size: int, rng: np.random.Generator | None = None) -> None:
-        self.dataset = dataset
-        self.batch_size = batch_size
-        self.rng = rng
-
-    def __len__(self) -> int:
-        return math.ceil(len(self.dataset) / self.batch_size)
-
-    def __iter__(self) -> Iterator[Batch]:
-        n = len(self.dataset)
-        order = np.arange(n) if self.rng is None else self.rng.permutation(n)
-        return map(self.dataset.batch, np.array_split(order, len(self)))
-
-
-def warmup_cosine(n_steps: int, warmup: float = 0.1):
+def warmup_cosine(n_steps: int, warmup: float = 0.1) -> Callable[[int], float]:
     """Return the factor of the learning rate at each step: up in a line, then down along a cosine.
 
     Parameters
@@ -292,3 +200,19 @@ class Record(Callback):
     def on_train_end(self, net, **kwargs) -> None:
         """Close the bar."""
         self.bar_.close()
+
+
+def run(net: NeuralNetClassifier, train_set: TrainingSet) -> None:
+    """Run skorch's loop; unlike skorch's own ``fit``, let Ctrl-C through.
+
+    Early stopping ends the loop with a ``KeyboardInterrupt`` too. It is told from Ctrl-C by its count.
+    """
+    net.notify("on_train_begin", X=train_set, y=None)
+    try:
+        net.fit_loop(train_set)
+    except KeyboardInterrupt:
+        stoppers = [callback for _, callback in net.callbacks_ if isinstance(callback, EarlyStopping)]
+        if not any(stopper.misses_ >= stopper.patience for stopper in stoppers):
+            raise
+    net.notify("on_train_end", X=train_set, y=None)
+    net.optimizer_.state.clear()  # twice the size of the network, and of no use to predict

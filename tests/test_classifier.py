@@ -19,7 +19,14 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from skorch.callbacks import Callback, EarlyStopping
 
-from sktransfer import FineTunedCNNClassifier, TrainingError, WeightsMismatchError
+from sktransfer import (
+    FineTunedCNNClassifier,
+    PretrainedCNNFeatures,
+    TrainingError,
+    WeightsMismatchError,
+    clear_cache,
+    set_cache_limits,
+)
 from sktransfer._backbones import load_backbone
 
 DIGITS, TARGET = load_digits(n_class=3, return_X_y=True)
@@ -156,6 +163,57 @@ def test_presets_train(tiny, augment):
     clf = tiny.set_params(augment=augment).fit(DIGITS, TARGET)
     assert np.isfinite(clf.predict_proba(DIGITS)).all()
     np.testing.assert_array_equal(clf.predict_proba(DIGITS), clf.predict_proba(DIGITS))
+
+
+# --- computed once ----------------------------------------------------------------------------------------
+
+
+def from_pixels(computed):
+    return sum(n for start, n in computed if start == 0)
+
+
+def test_grid_over_freeze_runs_each_image_once(tiny, computed):
+    params = {"freeze": [2, 3, "all"], "lr_factor": [0.1, 0.03]}
+    search = GridSearchCV(tiny.set_params(max_epochs=1), params, cv=3, error_score="raise").fit(DIGITS, TARGET)
+    search.predict(DIGITS)
+    distinct = len(np.unique(DIGITS, axis=0))
+    assert from_pixels(computed) == distinct == 90
+    deeper = [n for start, n in computed if start == 2]
+    assert sum(deeper) >= 90  # freeze=3 went on from the maps of freeze=2
+
+
+@pytest.mark.parametrize("params", [{"freeze": 3}, {"freeze": "all"}, {"freeze": 3, "augment": "photo", "n_views": 3}])
+def test_store_changes_nothing(tiny, params):
+    tiny.set_params(**params)
+    first = clone(tiny).fit(DIGITS, TARGET).predict_proba(DIGITS)
+    again = clone(tiny).fit(DIGITS, TARGET).predict_proba(DIGITS)
+    np.testing.assert_array_equal(again, first)
+    set_cache_limits(memory_mb=0)
+    without = clone(tiny).fit(DIGITS, TARGET).predict_proba(DIGITS)
+    np.testing.assert_allclose(without, first, atol=1e-5)
+
+
+def test_views_are_drawn_once(tiny, computed):
+    tiny.set_params(freeze=3, augment="photo", n_views=4, max_epochs=10).fit(DIGITS, TARGET)
+    drawn = from_pixels(computed)
+    assert drawn == 90 * 4 + 90  # the views, and the images themselves for the first head
+    clone(tiny).set_params(lr_factor=0.5).fit(DIGITS[:50], TARGET[:50])
+    assert from_pixels(computed) == drawn
+
+
+def test_fresh_augmentation_runs_the_frozen_stages_each_epoch(tiny, computed):
+    tiny.set_params(freeze=3, augment="photo", n_views=None, max_epochs=4).fit(DIGITS, TARGET)
+    assert from_pixels(computed) == 90 * 4 + 90
+
+
+def test_folder_is_shared_with_features_and_with_later_fits(tiny, computed, tmp_path):
+    common = {name: value for name, value in tiny.get_params().items() if name in PretrainedCNNFeatures().get_params()}
+    tiny.set_params(freeze="all", memory=tmp_path).fit(DIGITS, TARGET)
+    clear_cache()
+    computed.clear()
+    PretrainedCNNFeatures(**{**common, "memory": tmp_path}).fit_transform(DIGITS)
+    clone(tiny).fit(DIGITS, TARGET).predict(DIGITS)
+    assert computed == []
 
 
 # --- early stopping, callbacks, history -------------------------------------------------------------------

@@ -1,0 +1,144 @@
+"""What the net is fed: activations at the cut, stored views of them, or canvases to augment afresh."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from ._engines import TorchEngine
+from ._extraction import Extractor, Views
+from ._images import Images
+from ._preprocessing import Augmentation, augment_canvas
+
+Batch = tuple[torch.Tensor, list[torch.Tensor]]
+
+
+class FrozenBody:
+    """The stages before the cut: images in, activations out.
+
+    Parameters
+    ----------
+    extractor : Extractor
+    n_frozen : int
+        How many stages lie before the cut. With nothing left after it, activations are pooled to vectors; with
+        nothing frozen they are canvases, a quarter of the size of normalised images.
+    """
+
+    def __init__(self, extractor: Extractor, n_frozen: int) -> None:
+        self.extractor = extractor
+        self.n_frozen = n_frozen
+        self._cuts = [n_frozen]
+        self._pooling = "avg" if n_frozen == len(extractor.backbone.stages) else None
+
+    @property
+    def engine(self) -> TorchEngine:
+        """What runs canvases as far as the cut."""
+        return self.extractor.engine(self._cuts, self._pooling)
+
+    def activations(self, images: Images, indices: np.ndarray, views: Views | None = None) -> np.ndarray:
+        """Return what the training starts from, float32 activations or uint8 canvases, one row per index."""
+        if self.n_frozen == 0:
+            return self.extractor.canvases(images, indices)
+        return self.extractor.run(images, self._cuts, self._pooling, indices=indices, views=views, spill=True)
+
+    def blocks(self, images: Images) -> Iterator[np.ndarray]:
+        """Yield the activations of all images in order, some batches at a time."""
+        return self.extractor.blocks(images, self._cuts, self._pooling, "Predicting")
+
+    def features(self, images: Images, indices: np.ndarray) -> np.ndarray:
+        """Return the pooled features of the whole backbone."""
+        return self.extractor.run(images, [len(self.extractor.backbone.stages)], "avg", indices=indices)
+
+
+class TrainingSet(torch.utils.data.Dataset):
+    """Activations at the cut with labels and weights, a batch at a time.
+
+    Parameters
+    ----------
+    inputs : ndarray
+        Either activations at the cut, float32, maps (n, h, w, C) or vectors (n, C); or canvases, uint8
+        (n, H, W, 3), which run through `engine` each time they are asked for.
+    labels : ndarray of shape (n,), int64
+    weights : ndarray of shape (n,), float32
+    engine : TorchEngine
+        Runs canvases through the frozen stages.
+    augment : callable or None
+        Applied to canvases afresh each time.
+    rng : numpy.random.Generator or None
+        Draws the seed of each augmented view, or picks one of the stored views.
+    n_views : int or None
+        Activations have a second dimension of so many views, one of which is picked each time.
+    """
+
+    def __init__(
+        self,
+        inputs: np.ndarray,
+        labels: np.ndarray,
+        weights: np.ndarray,
+        engine: TorchEngine,
+        augment: Augmentation | None = None,
+        rng: np.random.Generator | None = None,
+        n_views: int | None = None,
+    ) -> None:
+        self.n_views = n_views
+        self.inputs = inputs
+        self.labels = torch.from_numpy(labels)
+        self.weights = torch.from_numpy(weights)
+        self.engine = engine
+        self.augment = augment
+        self.rng = rng
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def batch(self, indices: np.ndarray) -> Batch:
+        """Return activations at the cut on the engine's device, labels and weights."""
+        target = [self.labels[indices], self.weights[indices]]
+        inputs = self._views(indices)
+        if inputs.dtype == np.uint8:
+            return self.engine(inputs).clone(), target  # a clone is an ordinary tensor again, that autograd accepts
+        return torch.from_numpy(inputs).to(self.engine.device), target
+
+    def _views(self, indices: np.ndarray) -> np.ndarray:
+        if self.n_views is not None and self.rng is not None:
+            return self.inputs[indices, self.rng.integers(self.n_views, size=len(indices))]
+        inputs = self.inputs[indices]
+        if self.augment is None or self.rng is None:
+            return inputs
+        seeds = self.rng.integers(2**62, size=len(inputs))
+        with torch.random.fork_rng(devices=[]):
+            views = [
+                augment_canvas(canvas, self.augment, int(seed)) for canvas, seed in zip(inputs, seeds, strict=True)
+            ]
+        return np.stack(views)
+
+
+class EvenBatches:
+    """Iterates over a `TrainingSet` in batches whose sizes differ by one at most.
+
+    A last batch of a single image would make BatchNorm fail, or count that image many times over.
+
+    Parameters
+    ----------
+    dataset : TrainingSet
+    batch_size : int
+        The largest size of a batch.
+    rng : numpy.random.Generator or None
+        Shuffles anew for each epoch; None keeps the order.
+    """
+
+    def __init__(self, dataset: TrainingSet, batch_size: int, rng: np.random.Generator | None = None) -> None:
+        self.dataset = dataset
+        self.batch_size = batch_size
+        self.rng = rng
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.dataset) / self.batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        n = len(self.dataset)
+        order = np.arange(n) if self.rng is None else self.rng.permutation(n)
+        return map(self.dataset.batch, np.array_split(order, len(self)))
