@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import copy
+import importlib.util
+import itertools
+import threading
+import warnings
+from collections import OrderedDict
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ._backbones import Backbone
 
+CACHED_IMAGES = 8  # run at a time on a CPU; their maps stay in its cache
 POOLINGS = ("avg", "max", "avgmax", "flatten")
 
 
@@ -81,31 +89,168 @@ class CutNetwork(nn.Module):
 
 
 class TorchEngine:
-    """Runs a `CutNetwork` with torch: eval mode, no gradients, channels last, on one device.
+    """Runs a `CutNetwork` with torch: no gradients, channels last, BatchNorm folded into convolutions.
+
+    On a CPU a batch is run a few images at a time, whose maps stay in the processor's cache.
 
     Parameters
     ----------
     network : CutNetwork
-        Left as it is; on another device a copy is run.
+        Left as it is; a copy is run.
+    sample : torch.Tensor
+        An input to try the folding on.
     device : torch.device
     precision : {"float32", "bfloat16"}
         bfloat16 runs convolutions and matrix products in it; the result is float32 all the same.
     """
 
-    def __init__(self, network: CutNetwork, device: torch.device, precision: str = "float32") -> None:
+    def __init__(self, network: CutNetwork, sample: torch.Tensor, device: torch.device, precision: str) -> None:
         self.device = device
         self.precision = precision
-        self.network = network.eval() if device.type == "cpu" else _copy_to(network, device)
+        self.network = folded(network, sample).to(device).to(memory_format=torch.channels_last)
 
     def __call__(self, inputs: np.ndarray) -> torch.Tensor:
         """Return the float32 activations of a batch of canvases or maps, on the engine's device."""
         low = self.precision == "bfloat16"
+        batch = torch.from_numpy(inputs)
         with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=low):
-            return self.network(torch.from_numpy(inputs).to(self.device)).float()
+            if self.device.type == "cpu":
+                return torch.cat([self.network(part).float() for part in batch.split(CACHED_IMAGES)])
+            batch = batch.pin_memory() if self.device.type == "cuda" else batch
+            return self.network(batch.to(self.device, non_blocking=True)).float()
 
 
-def _copy_to(network: CutNetwork, device: torch.device) -> CutNetwork:
-    return copy.deepcopy(network).eval().to(device).to(memory_format=torch.channels_last)
+class OpenVINOEngine:
+    """Runs a `CutNetwork` with OpenVINO on the CPU.
+
+    The module is converted in memory at the first batch. Full batches run a model compiled for their very size, others
+    one compiled for any size; each is compiled once.
+
+    Parameters
+    ----------
+    network : CutNetwork
+    batch_size : int
+        The size of full batches.
+    precision : {"float32", "bfloat16"}
+        bfloat16 needs a processor that has it; elsewhere OpenVINO computes in float32.
+    """
+
+    def __init__(self, network: CutNetwork, batch_size: int, precision: str) -> None:
+        self.device = torch.device("cpu")
+        self.network = network.eval()
+        self.batch_size = batch_size
+        self.precision = precision
+        self._model: Any = None
+        self._requests: dict[int, Any] = {}
+        self._lock = threading.Lock()  # a request serves one thread at a time
+
+    def __call__(self, inputs: np.ndarray) -> torch.Tensor:
+        """Return the float32 activations of a batch of canvases or maps."""
+        n = self.batch_size if len(inputs) == self.batch_size else -1
+        with self._lock:
+            if n not in self._requests:
+                self._requests[n] = self._compile(n, inputs)
+            (result,) = self._requests[n].infer([np.ascontiguousarray(inputs)]).values()
+            return torch.from_numpy(np.array(result, dtype=np.float32))  # a copy: the request owns its output
+
+    def _compile(self, n: int, inputs: np.ndarray) -> Any:
+        import openvino
+
+        if self._model is None:
+            with torch.inference_mode(), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # torch's tracer warns of shapes taken as constants
+                self._model = openvino.convert_model(self.network, example_input=torch.from_numpy(inputs[:1].copy()))
+        model = self._model.clone()
+        model.reshape(openvino.PartialShape([n, *inputs.shape[1:]]))
+        options = {
+            "INFERENCE_PRECISION_HINT": "bf16" if self.precision == "bfloat16" else "f32",
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),  # in a joblib worker its share of the cores
+            "PERFORMANCE_HINT": "LATENCY",
+        }
+        return openvino.Core().compile_model(model, "CPU", options).create_infer_request()
+
+
+Engine = TorchEngine | OpenVINOEngine
+
+_built: OrderedDict[tuple, Engine] = OrderedDict()
+_building = threading.Lock()
+
+
+def resolve_engine(engine: str, device: torch.device) -> str:
+    """Return the name of the engine asked for; "auto" takes OpenVINO on a CPU where it is installed."""
+    installed = importlib.util.find_spec("openvino") is not None
+    if engine == "auto":
+        return "openvino" if installed and device.type == "cpu" else "torch"
+    if engine == "openvino" and device.type != "cpu":
+        raise ValueError(f"engine='openvino' runs on the CPU, but the device is {device.type!r}. Pass engine='torch'.")
+    if engine == "openvino" and not installed:
+        raise ModuleNotFoundError("engine='openvino' is not installed. Run: pip install 'sktransfer[openvino]'")
+    return engine
+
+
+def make_engine(
+    backbone: Backbone,
+    cuts: Sequence[int],
+    pooling: str | None,
+    start: int,
+    *,
+    engine: str,
+    device: torch.device,
+    precision: str,
+    batch_size: int,
+) -> Engine:
+    """Return the engine for a cut; within a process the same one is built once, and the last few are kept."""
+    key = (backbone.checksum, backbone.preprocessing, *cuts, pooling, start, engine, device, precision, batch_size)
+    with _building:
+        if key not in _built:
+            network = CutNetwork(backbone, cuts, pooling, start)
+            if engine == "openvino":
+                _built[key] = OpenVINOEngine(network, batch_size, precision)
+            else:
+                _built[key] = TorchEngine(network, _sample(backbone, start), device, precision)
+            while len(_built) > 8:
+                _built.popitem(last=False)
+        _built.move_to_end(key)
+        return _built[key]
+
+
+def folded(network: CutNetwork, sample: torch.Tensor) -> CutNetwork:
+    """Return a copy whose BatchNorm layers are folded into the convolutions before them.
+
+    Which convolution feeds which BatchNorm is guessed from their order, and the guess tried on `sample`: if the copy
+    then computes something else, an unfolded one is returned.
+    """
+    plain = copy.deepcopy(network).eval()
+    candidate = copy.deepcopy(plain)
+    _fold_children(candidate)
+    with torch.inference_mode():
+        try:
+            expected, got = plain(sample), candidate(sample)
+        except (RuntimeError, TypeError):
+            return plain
+    same = (expected - got).abs().max() <= 1e-4 * expected.abs().max()
+    return candidate if same.item() else plain
+
+
+def _fold_children(module: nn.Module) -> None:
+    for (name, first), (next_name, second) in itertools.pairwise(list(module.named_children())):
+        if not (isinstance(first, nn.Conv2d) and isinstance(second, nn.BatchNorm2d)):
+            continue
+        if first.out_channels == second.num_features:
+            setattr(module, name, fuse_conv_bn_eval(first, second))
+            setattr(module, next_name, getattr(second, "act", nn.Identity()))  # timm's BatchNormAct2d has one
+    for child in module.children():
+        _fold_children(child)
+
+
+def _sample(backbone: Backbone, start: int) -> torch.Tensor:
+    """Return a random canvas, or the map at a cut that it leads to."""
+    shape = (1, *backbone.preprocessing.size, 3)
+    canvas = torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    if start == 0:
+        return canvas
+    with torch.inference_mode():
+        return CutNetwork(backbone, [start], None).eval()(canvas)
 
 
 def feature_counts(backbone: Backbone, cuts: Sequence[int], pooling: str) -> list[int]:

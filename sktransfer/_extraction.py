@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 
 from ._activation_store import ActivationStore, fingerprint, row_key
 from ._backbones import Backbone
-from ._engines import CutNetwork, TorchEngine
+from ._engines import Engine, make_engine, resolve_engine
 from ._images import Images
 from ._preprocessing import Augmentation, augment_canvas
 
@@ -69,6 +69,7 @@ class Extractor:
     ----------
     backbone : Backbone
     store : ActivationStore or None
+    engine : {"auto", "openvino", "torch"}
     device : torch.device
     precision : {"float32", "bfloat16"}
     batch_size : int
@@ -83,6 +84,7 @@ class Extractor:
         backbone: Backbone,
         store: ActivationStore | None,
         *,
+        engine: str = "auto",
         device: torch.device,
         precision: str = "float32",
         batch_size: int = 32,
@@ -91,20 +93,25 @@ class Extractor:
     ) -> None:
         self.backbone = backbone
         self.store = store
+        self.engine_name = resolve_engine(engine, device)
         self.device = device
         self.precision = precision
         self.batch_size = batch_size
         self.n_jobs = n_jobs
         self.verbose = verbose
-        self._engines: dict[tuple, TorchEngine] = {}
 
-    def engine(self, cuts: Sequence[int], pooling: str | None, start: int = 0) -> TorchEngine:
+    def engine(self, cuts: Sequence[int], pooling: str | None, start: int = 0) -> Engine:
         """Return what runs the stages from `start` to the last cut."""
-        key = (tuple(cuts), pooling, start)
-        if key not in self._engines:
-            network = CutNetwork(self.backbone, cuts, pooling, start)
-            self._engines[key] = TorchEngine(network, self.device, self.precision)
-        return self._engines[key]
+        return make_engine(
+            self.backbone,
+            cuts,
+            pooling,
+            start,
+            engine=self.engine_name,
+            device=self.device,
+            precision=self.precision,
+            batch_size=self.batch_size,
+        )
 
     def run(
         self,
@@ -191,7 +198,7 @@ class Extractor:
                 slot += 1
         return rows.values()
 
-    def _compute(self, engine: TorchEngine, batch: list[_Prepared], rows: _Rows) -> None:
+    def _compute(self, engine: Engine, batch: list[_Prepared], rows: _Rows) -> None:
         results = engine(np.stack([prepared.array for prepared in batch])).cpu().numpy()
         for prepared, result in zip(batch, results, strict=True):
             row = np.array(result, order="C")  # a copy: a view would keep the whole batch alive in the store
@@ -232,7 +239,7 @@ class _Lookup:
         self.store = extractor.store if views is None or views.name is not None else None
         common = (
             f"{extractor.backbone.checksum}|{self.preprocessing!r}|{images.value_range}|"
-            f"torch {extractor.device.type} {extractor.precision}"
+            f"{extractor.engine_name} {extractor.device.type} {extractor.precision}"
         )
         self.namespace = f"{common}|{cuts}|{pooling}"
         # A stored map at a shallower cut saves the decoding and the stages before it.

@@ -17,7 +17,7 @@ from skorch import NeuralNetClassifier
 from skorch.callbacks import Callback, EarlyStopping
 from torch import nn
 
-from ._engines import pool
+from ._engines import CACHED_IMAGES, pool
 from ._exceptions import TrainingError
 from ._extraction import progress_bar
 from ._training_data import TrainingSet
@@ -65,7 +65,11 @@ class TunedNetwork(nn.Module):
         """Return the pooled features of maps (n, h, w, C) at the cut; vectors (n, C) are pooled already."""
         if activations.ndim == 2:
             return activations
-        return pool(self.stages(activations.permute(0, 3, 1, 2)), "avg")
+        x = activations.permute(0, 3, 1, 2)
+        if x.device.type == "cpu" and self.keep_statistics:
+            # No layer looks across images, and the maps of a few stay in the processor's cache.
+            return torch.cat([pool(self.stages(part), "avg") for part in x.split(CACHED_IMAGES)])
+        return pool(self.stages(x), "avg")
 
     def forward(self, activations: torch.Tensor) -> torch.Tensor:
         """Return the logits (n, n_classes)."""

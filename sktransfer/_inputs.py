@@ -81,6 +81,7 @@ def make_extractor(estimator: BaseEstimator, backbone: Backbone) -> Extractor:
     return Extractor(
         backbone,
         resolve_store(estimator.memory),
+        engine=getattr(estimator, "engine", "auto"),
         device=resolve_device(estimator.device),
         precision=estimator.precision,
         batch_size=estimator.batch_size,

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from ._engines import TorchEngine
+from ._engines import Engine
 from ._extraction import Extractor, Views
 from ._images import Images
 from ._preprocessing import Augmentation, augment_canvas
@@ -34,7 +34,7 @@ class FrozenBody:
         self._pooling = "avg" if n_frozen == len(extractor.backbone.stages) else None
 
     @property
-    def engine(self) -> TorchEngine:
+    def engine(self) -> Engine:
         """What runs canvases as far as the cut."""
         return self.extractor.engine(self._cuts, self._pooling)
 
@@ -63,7 +63,7 @@ class TrainingSet(torch.utils.data.Dataset):
         (n, H, W, 3), which run through `engine` each time they are asked for.
     labels : ndarray of shape (n,), int64
     weights : ndarray of shape (n,), float32
-    engine : TorchEngine
+    engine : Engine
         Runs canvases through the frozen stages.
     augment : callable or None
         Applied to canvases afresh each time.
@@ -78,7 +78,7 @@ class TrainingSet(torch.utils.data.Dataset):
         inputs: np.ndarray,
         labels: np.ndarray,
         weights: np.ndarray,
-        engine: TorchEngine,
+        engine: Engine,
         augment: Augmentation | None = None,
         rng: np.random.Generator | None = None,
         n_views: int | None = None,

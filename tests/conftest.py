@@ -26,14 +26,15 @@ def no_store():
 @pytest.fixture
 def computed(monkeypatch):
     """Record how many images pass through a backbone, and from which stage on."""
-    from sktransfer._engines import TorchEngine
+    from sktransfer._engines import OpenVINOEngine, TorchEngine
 
     counts = []
-    original = TorchEngine.__call__
+    for engine in (OpenVINOEngine, TorchEngine):
+        original = engine.__call__
 
-    def counting(self, inputs):
-        counts.append((self.network.start, len(inputs)))
-        return original(self, inputs)
+        def counting(self, inputs, original=original):
+            counts.append((self.network.start, len(inputs)))
+            return original(self, inputs)
 
-    monkeypatch.setattr(TorchEngine, "__call__", counting)
+        monkeypatch.setattr(engine, "__call__", counting)
     return counts
