@@ -41,9 +41,18 @@ _UPRIGHT = {  # what undoes each EXIF orientation
 _first_use = threading.Lock()
 
 
-def rgb_from_file(content: bytes | bytearray | memoryview, value_range: ValueRange) -> np.ndarray:
-    """Decode the content of a picture file."""
+def rgb_from_file(
+    content: bytes | bytearray | memoryview, value_range: ValueRange, least_side: int | None = None
+) -> np.ndarray:
+    """Decode the content of a picture file.
+
+    With `least_side`, a JPEG may come out at a half, a quarter or an eighth of its size, as long as its shorter side
+    keeps so many pixels. Its decoder leaves out what would be averaged away, several times faster for a large photo.
+    """
     with _pillow_warnings_ignored(), Image.open(io.BytesIO(content)) as opened:
+        if least_side is not None and opened.format == "JPEG":
+            shrink = max(1.0, min(opened.size) / least_side)
+            opened.draft(None, (math.ceil(opened.width / shrink), math.ceil(opened.height / shrink)))
         return _rgb(_pillow_levels(opened, value_range))
 
 

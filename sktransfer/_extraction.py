@@ -187,9 +187,10 @@ class Extractor:
     def canvases(self, images: Images, indices: np.ndarray) -> np.ndarray:
         """Return canvases, uint8 (n, H, W, 3); they are cheap to compute again, and not stored."""
         rows = _Rows(len(indices), spill=True)
+        preprocessing = self.backbone.preprocessing
 
         def prepare(slots: range) -> list[np.ndarray]:
-            return [self.backbone.preprocessing.canvas(images[int(indices[slot])]) for slot in slots]
+            return [preprocessing.canvas(images.decode(int(indices[slot]), preprocessing.least_side)) for slot in slots]
 
         slot = 0
         for chunk in self._ahead(prepare, len(indices), 1, shared=False):
@@ -255,16 +256,19 @@ class _Lookup:
         if self.views is None:
             content = fingerprint(self.images, index) if self.store is not None else b""
             row = self._found(slot, content, "")
-            yield row._replace(array=self.preprocessing.canvas(self.images[index])) if row.start == 0 else row
+            yield row._replace(array=self._canvas(index)) if row.start == 0 else row
             return
         content = fingerprint(self.images, index)
         for view in range(self.views.count):
             seed = self.views.seed_of(content, view)
             row = self._found(slot * self.views.count + view, content, f"{self.views.name} {seed}")
             if row.start == 0:
-                canvas = self.preprocessing.canvas(self.images[index]) if canvas is None else canvas
+                canvas = self._canvas(index) if canvas is None else canvas
                 row = row._replace(array=augment_canvas(canvas, self.views.augment, seed))
             yield row
+
+    def _canvas(self, index: int) -> np.ndarray:
+        return self.preprocessing.canvas(self.images.decode(index, self.preprocessing.least_side))
 
     def _found(self, slot: int, content: bytes, view: str) -> _Prepared:
         """Return the row, or the deepest stored map on the way to it, or a start from pixels."""

@@ -50,8 +50,19 @@ class Images(Sequence):
         return self._value_range
 
     def __getitem__(self, i: int) -> np.ndarray:  # type: ignore[override]  # no slices
+        return self.decode(i)
+
+    def decode(self, i: int, least_side: int | None = None) -> np.ndarray:
+        """Return image `i`; with `least_side`, a large JPEG may be decoded at a fraction of its size.
+
+        Parameters
+        ----------
+        i : int
+        least_side : int or None
+            Pixels that the shorter side keeps at least.
+        """
         with self._blamed_on(i) as item:
-            return self._decoded(item)
+            return self._decoded(item, least_side)
 
     def path(self, i: int) -> str | None:
         """Return the path of image `i`, or None if it is not a file."""
@@ -89,11 +100,11 @@ class Images(Sequence):
             cause = None if isinstance(error, ImageError) else error
             raise ImageError(f"Cannot read {self.describe(i)}: {_reason(error)}") from cause
 
-    def _decoded(self, item: Any) -> np.ndarray:
+    def _decoded(self, item: Any, least_side: int | None = None) -> np.ndarray:
         if _is_path(item):
             item = _file_content(item)
         if isinstance(item, (bytes, bytearray, memoryview)):
-            return rgb_from_file(item, self._value_range)
+            return rgb_from_file(item, self._value_range, least_side)
         if isinstance(item, Image.Image):
             return rgb_from_pil(item, self._value_range)
         return rgb_from_array(self._channels_last(item), self._value_range)

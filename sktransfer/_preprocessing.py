@@ -52,16 +52,25 @@ class Preprocessing:
         sides = [image_size] * 2 if isinstance(image_size, Integral) else list(image_size)  # type: ignore[arg-type]
         return replace(self, size=(int(sides[0]), int(sides[1])))
 
+    @property
+    def least_side(self) -> int:
+        """Pixels that the shorter side of an image should have before the resize: twice as many as after it."""
+        return 2 * max(self._target())
+
     def canvas(self, image: np.ndarray) -> np.ndarray:
         """Resize and crop one uint8 image of shape (H, W, 3) to the uint8 canvas of shape (*size, 3)."""
         whole = self._resized(*image.shape[:2])
         top, left = (round((whole[axis] - self.size[axis]) / 2) for axis in (0, 1))
         return resize(image, whole, self.interpolation, crop=(top, left, *self.size))
 
+    def _target(self) -> tuple[int, int]:
+        # The epsilon keeps 224 / (224 / 232) from falling to 231.
+        height, width = (math.floor(side / self.crop_fraction + 1e-6) for side in self.size)
+        return height, width
+
     def _resized(self, height: int, width: int) -> tuple[int, int]:
         """Size of the whole image before the crop: torchvision's and timm's own rounding."""
-        # The epsilon keeps 224 / (224 / 232) from falling to 231.
-        target_h, target_w = (math.floor(side / self.crop_fraction + 1e-6) for side in self.size)
+        target_h, target_w = self._target()
         if self.squash:
             return target_h, target_w
         if target_h != target_w:  # cover the target, as timm's ResizeKeepRatio does
