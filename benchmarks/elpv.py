@@ -4,7 +4,7 @@ Protocol: five random 75/25 splits, stratified over label × module type (8 stra
 defect, mono and poly). C is chosen on each training part by cross-validation. Published figures, of other splits
 (Deitsch et al. 2019): hand-made features + SVM 0.824, fine-tuned VGG-19 0.884.
 
-    python benchmarks/elpv.py            # prints a table, writes benchmarks/results/elpv.csv
+    python benchmarks/elpv.py            # prints a table, writes benchmarks/results/elpv-float32.csv
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from sklearn.svm import LinearSVC
 from sktransfer import PretrainedCNNFeatures
 from sktransfer.datasets import load_elpv
 
-RESULTS = Path(__file__).parent / "results" / "elpv.csv"
+RESULTS = Path(__file__).parent / "results"
 
 
 def linear_svm() -> GridSearchCV:
@@ -33,12 +33,12 @@ def linear_svm() -> GridSearchCV:
     return GridSearchCV(pipeline, {"linearsvc__C": np.logspace(-5, -2, 7)}, cv=5, n_jobs=2)
 
 
-def run(seeds: int, image_size: int | None) -> pd.DataFrame:
+def run(seeds: int, image_size: int | None, precision: str) -> pd.DataFrame:
     """Return one row per seed."""
     cells = load_elpv()
     strata = [f"{p:.2f} {kind}" for p, kind in zip(cells.probability, cells.module_type, strict=True)]
     start = time.perf_counter()
-    features = PretrainedCNNFeatures(image_size=image_size, verbose=1).fit_transform(cells.data)
+    features = PretrainedCNNFeatures(image_size=image_size, precision=precision, verbose=1).fit_transform(cells.data)
     print(f"features of {len(features)} photos in {time.perf_counter() - start:.1f} s")
     rows = []
     for seed in range(seeds):
@@ -64,9 +64,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--image-size", type=int, default=None)
+    parser.add_argument("--precision", default="float32", choices=["float32", "bfloat16"])
     arguments = parser.parse_args()
-    table = run(arguments.seeds, arguments.image_size)
-    table.to_csv(RESULTS, index=False)
+    table = run(arguments.seeds, arguments.image_size, arguments.precision)
+    table.to_csv(RESULTS / f"elpv-{arguments.precision}.csv", index=False)
     print(table.drop(columns=["seed", "C"]).agg(["mean", "std"]).round(4).to_string())
 
 

@@ -30,7 +30,7 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
-from sktransfer import FineTunedCNNClassifier, PretrainedCNNFeatures, set_cache_limits
+from sktransfer import FineTunedCNNClassifier, PretrainedCNNFeatures, clear_cache, set_cache_limits
 from sktransfer._backbones import load_backbone
 from sktransfer._engines import make_engine
 from sktransfer._extraction import Extractor
@@ -135,8 +135,8 @@ def embetter_encoder(paths: list[str]) -> Callable[[], np.ndarray]:
     """Return embetter's own encoder, given the same weights, since it cannot download any here."""
     from embetter.vision import TimmEncoder
 
-    original = timm.create_model
-    timm.create_model = lambda name, pretrained=True, num_classes=0, **options: published_lite0()
+    original, network = timm.create_model, published_lite0()
+    timm.create_model = lambda name, pretrained=True, num_classes=0, **options: network
     try:
         encoder = TimmEncoder("tf_efficientnet_lite0")
     finally:
@@ -146,15 +146,14 @@ def embetter_encoder(paths: list[str]) -> Callable[[], np.ndarray]:
 
 def img2vec(paths: list[str]) -> Callable[[], object]:
     """Return img2vec's own loop; its weights are random here, which costs the same."""
-    import torchvision
-    from img2vec_pytorch import Img2Vec
+    from img2vec_pytorch import img_to_vec
 
-    original = torchvision.models.resnet18
-    torchvision.models.resnet18 = lambda *args, **options: original(weights=None)
+    original = img_to_vec.resnet18
+    img_to_vec.resnet18 = lambda weights: original(weights=None)
     try:
-        encoder = Img2Vec(cuda=False, model="resnet-18")
+        encoder = img_to_vec.Img2Vec(cuda=False, model="resnet18")
     finally:
-        torchvision.models.resnet18 = original
+        img_to_vec.resnet18 = original
 
     def run() -> list:
         batches = [paths[first : first + 32] for first in range(0, len(paths), 32)]
@@ -296,13 +295,15 @@ def training_step() -> Cell:
 
 
 MEMORY = """
-import sys, resource, numpy as np
+import re, sys, numpy as np
+from pathlib import Path
 from sktransfer import PretrainedCNNFeatures, set_cache_limits
 set_cache_limits(memory_mb=0)
 paths = (sys.argv[2:] * 100_000)[: int(sys.argv[1])]
 model = PretrainedCNNFeatures("timm/test_efficientnet", weights=None, image_size=32).fit(paths)
 out = model.transform(paths)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - out.nbytes / 2**20)
+# VmHWM, since ru_maxrss of a child begins with its parent's
+print(int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 1024 - out.nbytes / 2**20)
 """
 
 
@@ -327,19 +328,14 @@ def grid_with_workers() -> Cell:
     """Time a grid search over fine-tuning with one worker and with two."""
     from sklearn.model_selection import GridSearchCV
 
-    paths = photos(96)
+    paths = photos(160)
     labels = np.arange(len(paths)) % 2
     out = {}
     for n_jobs in (1, 2):
-        search = GridSearchCV(
-            FineTunedCNNClassifier(max_epochs=3, random_state=0),
-            {"freeze": [4, 5], "lr": [1e-3, 3e-4]},
-            cv=3,
-            n_jobs=n_jobs,
-        )
+        params = {"freeze": [4, 5], "lr": [1e-3, 3e-4]}
+        clf = FineTunedCNNClassifier(max_epochs=5, random_state=0)
+        search = GridSearchCV(clf, params, cv=3, n_jobs=n_jobs)
         set_cache_limits(memory_mb=512)
-        from sktransfer import clear_cache
-
         clear_cache()
         start = time.perf_counter()
         search.fit(paths, labels)
@@ -377,9 +373,11 @@ def main() -> None:
             RESULTS.write_text(json.dumps(done, indent=1))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     lines = ["# Extraction", "", "`python benchmarks/extraction.py`", ""]
+    machine = (
+        f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, peak memory {peak:.0f} MB"
+    )
     lines += [
-        f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, batches of 32, "
-        f"EfficientNet-Lite0 at 224 pixels. Images per second unless said otherwise. Peak memory {peak:.0f} MB.",
+        f"{machine}. EfficientNet-Lite0 at 224 pixels, batches of 32. Images per second unless said otherwise.",
         "",
     ]
     for name, (note, _) in CELLS.items():
