@@ -388,7 +388,7 @@ class FineTunedCNNClassifier(ClassifierMixin, BaseEstimator):
             callbacks.append(
                 ("early_stopping", EarlyStopping(patience=patience, load_best=True, sink=lambda message: None))
             )
-        params = {
+        params: dict[str, Any] = {
             "criterion": WeightedCrossEntropy,
             "optimizer": torch.optim.AdamW,
             "optimizer__weight_decay": self.weight_decay,
@@ -406,6 +406,8 @@ class FineTunedCNNClassifier(ClassifierMixin, BaseEstimator):
             "device": resolve_device(self.device),
             "verbose": self.verbose,
         }
+        if params["device"].type == "cuda" and "optimizer" not in (self.net_params or {}):
+            params["optimizer__fused"] = True
         return NeuralNetClassifier(network, **{**params, **(self.net_params or {})})
 
     def _parts(self, activations: np.ndarray) -> tuple[torch.Tensor, ...]:
