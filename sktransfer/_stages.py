@@ -149,7 +149,9 @@ def _convnext(net: Any) -> Stages:
         pairs = [rest[i : i + 2] for i in range(0, len(rest), 2)]
         return [[stem, first], *pairs, [net.avgpool, net.classifier[0]]]
     stages = _stem_then([net.stem], [[stage] for stage in net.stages])
-    return [*stages, [net.norm_pre, net.head.global_pool, getattr(net.head, "norm", nn.Identity())]]
+    if not hasattr(net.head, "norm"):  # the few that normalise before pooling
+        return [*stages, [net.norm_pre]]
+    return [*stages, [net.norm_pre, net.head.global_pool, net.head.norm]]
 
 
 def _regnet(net: Any) -> Stages:

@@ -10,7 +10,8 @@ from safetensors.torch import save_file
 from torchvision import models
 
 from sktransfer import UnknownBackboneError, WeightsMismatchError, WeightsNotFoundError, list_backbones
-from sktransfer._backbones import load_backbone
+from sktransfer._backbones import _architecture, load_backbone
+from sktransfer._stages import split_into_stages
 
 
 def test_list_has_all_sources_and_no_transformers():
@@ -174,3 +175,25 @@ def test_image_size_changes_the_preprocessing_alone():
     assert resized.checksum == backbone.checksum
     assert resized.stages is backbone.stages
     assert np.prod(backbone.preprocessing.size) == 64 * 64
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["torchvision", "timm/"])
+def test_every_listed_backbone_can_be_cut(family):
+    """Shapes alone, on torch's meta device: no weights, no computing."""
+    names = [name for name in list_backbones() if name.startswith("timm/") == (family == "timm/")]
+    # torchvision's RegNet cannot be built on the meta device; test_stages.py runs one of them.
+    names = [name for name in names if not name.startswith("regnet_")]
+    assert len(names) > 40
+    failures = []
+    for name in names:
+        try:
+            with torch.device("meta"):
+                network, preprocessing = _architecture(name)
+                stages = split_into_stages(network.eval())
+                maps = stages(torch.empty(2, 3, *preprocessing.size))
+            assert maps.ndim == 4
+            assert maps.shape[0] == 2
+        except Exception as error:  # collected, so that one run shows all
+            failures.append(f"{name}: {type(error).__name__}: {error}"[:200])
+    assert not failures, "\n".join(failures)
