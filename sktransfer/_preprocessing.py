@@ -11,7 +11,6 @@ import math
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from numbers import Integral
 
 import numpy as np
 import torch
@@ -49,8 +48,8 @@ class Preprocessing:
         """Return the same preprocessing for another size; the resize grows or shrinks along."""
         if image_size is None:
             return self
-        sides = [image_size] * 2 if isinstance(image_size, Integral) else list(image_size)  # type: ignore[arg-type]
-        return replace(self, size=(int(sides[0]), int(sides[1])))
+        height, width = np.broadcast_to(image_size, 2)
+        return replace(self, size=(int(height), int(width)))
 
     @property
     def least_side(self) -> int:
