@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
-import copy
-import functools
 from numbers import Integral, Real
-from typing import Any
 
 import numpy as np
 import torch
-from scipy.special import softmax
 from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context
-from sklearn.model_selection import StratifiedShuffleSplit
 from sklearn.preprocessing import LabelEncoder
 from sklearn.utils import check_random_state, compute_sample_weight
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
-from skorch import NeuralNetClassifier
-from skorch.callbacks import EarlyStopping, LRScheduler
-from skorch.helper import predefined_split
-from torch.optim.lr_scheduler import LambdaLR
 
 from ._backbones import Backbone
-from ._engines import feature_counts, resolve_device
-from ._extraction import Views
-from ._finetuning import Record, TunedNetwork, WeightedCrossEntropy, fit_first_head, run, warmup_cosine
-from ._images import Images
+from ._engines import resolve_device
+from ._finetuning import new_network
 from ._inputs import (
     SHARED_CONSTRAINTS,
     check_images,
@@ -35,8 +24,9 @@ from ._inputs import (
     resolve_backbone,
     resolve_stage,
 )
-from ._preprocessing import AUGMENTATIONS, resolve_augmentation
-from ._training_data import EvenBatches, FrozenBody, TrainingSet
+from ._preprocessing import AUGMENTATIONS
+from ._training import OngoingTraining, new_net, train
+from ._training_data import FrozenBody, make_views
 
 
 class FineTunedCNNClassifier(ClassifierMixin, BaseEstimator):
@@ -66,7 +56,7 @@ class FineTunedCNNClassifier(ClassifierMixin, BaseEstimator):
     batch_size : int, default=32
         The largest number of images in one step.
     augment : {"photo", "any_orientation", "text"}, callable or None, default=None
-        Random changes of the training images, never applied in `predict`. None trains on stored activations, so
+        Random changes of the training images. None trains on stored activations, so
         the frozen stages run once.
         ``"photo"`` flips, shifts, rotates, zooms and changes colours a little; ``"any_orientation"`` flips and
         turns, for cells, tiles and microscopes; ``"text"`` does not flip. A callable maps one uint8 tensor
@@ -74,6 +64,9 @@ class FineTunedCNNClassifier(ClassifierMixin, BaseEstimator):
     n_views : int or None, default=None
         None augments afresh each epoch, and runs the frozen stages each time. A number draws so many views of each
         image once, keeps their activations at the cut, and picks one of them each epoch, which is many times faster.
+    tta : int, default=8
+        Test-time augmentation: with `augment`, `predict_proba` averages over so many views of each image, itself and
+        augmented ones, always the same. 1 looks at the image alone, and is so many times faster.
     head_hidden : tuple of int, default=()
         Widths of dense layers between the features and the classes.
     dropout : float, default=0.2
@@ -110,6 +103,9 @@ class FineTunedCNNClassifier(ClassifierMixin, BaseEstimator):
         Within one process they are kept in memory in any case; `set_cache_limits` bounds both.
     n_jobs : int, default=None
         Threads that decode images. None takes as many as torch uses; -1 takes all cores.
+    warm_start : bool, default=False
+        `fit` goes on from the last fit, with the schedule from its start, instead of from the pretrained weights.
+        Fewer stages may be frozen than before: so first the head is trained, then more and more stages.
     random_state : int, RandomState or None, default=None
         With an int, two fits on the same images are the same.
     verbose : int, default=0
@@ -162,6 +158,7 @@ class FineTunedCNNClassifier(ClassifierMixin, BaseEstimator):
         "max_epochs": [Interval(Integral, 0, None, closed="left")],
         "augment": [StrOptions(set(AUGMENTATIONS)), callable, None],
         "n_views": [Interval(Integral, 1, None, closed="left"), None],
+        "tta": [Interval(Integral, 1, None, closed="left")],
         "head_hidden": ["array-like"],
         "dropout": [Interval(Real, 0, 1, closed="left")],
         "weight_decay": [Interval(Real, 0, None, closed="left")],
@@ -170,6 +167,7 @@ class FineTunedCNNClassifier(ClassifierMixin, BaseEstimator):
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
         "callbacks": [list, None],
         "net_params": [dict, None],
+        "warm_start": ["boolean"],
         "random_state": ["random_state"],
     }
 
@@ -185,6 +183,7 @@ class FineTunedCNNClassifier(ClassifierMixin, BaseEstimator):
         batch_size=32,
         augment=None,
         n_views=None,
+        tta=8,
         head_hidden=(),
         dropout=0.2,
         weight_decay=0.01,
@@ -200,6 +199,7 @@ class FineTunedCNNClassifier(ClassifierMixin, BaseEstimator):
         device="auto",
         memory=None,
         n_jobs=None,
+        warm_start=False,
         random_state=None,
         verbose=0,
     ):
@@ -212,6 +212,7 @@ class FineTunedCNNClassifier(ClassifierMixin, BaseEstimator):
         self.batch_size = batch_size
         self.augment = augment
         self.n_views = n_views
+        self.tta = tta
         self.head_hidden = head_hidden
         self.dropout = dropout
         self.weight_decay = weight_decay
@@ -227,6 +228,7 @@ class FineTunedCNNClassifier(ClassifierMixin, BaseEstimator):
         self.device = device
         self.memory = memory
         self.n_jobs = n_jobs
+        self.warm_start = warm_start
         self.random_state = random_state
         self.verbose = verbose
 
@@ -263,21 +265,80 @@ class FineTunedCNNClassifier(ClassifierMixin, BaseEstimator):
         sample_weight = _check_sample_weight(sample_weight, y, ensure_non_negative=True)
         weights = sample_weight * compute_sample_weight(self.class_weight, y)
 
-        vars(self).pop("weights_checksum_", None)  # fitting again may take other weights
-        seed = int(check_random_state(self.random_state).randint(2**31))
+        trained = self.net_.module_ if self.warm_start and hasattr(self, "net_") else None
+        if trained is None:
+            vars(self).pop("weights_checksum_", None)  # fitting again may take other weights
+            seed = int(check_random_state(self.random_state).randint(2**31))
+        else:
+            self._check_same_classes(encoder.classes_)
+            seed = self._seed
         backbone = resolve_backbone(self, seed)
         body = FrozenBody(make_extractor(self, backbone), self._resolve_freeze(backbone))
+        n_classes = len(encoder.classes_)
         # Every draw of torch's global generator lies within, so the user's own is left as it was.
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            net, history = self._train(body, images, encoder.transform(y), weights, seed)
+            net, history = train(self, body, images, encoder.transform(y), weights, n_classes, seed, trained)
 
         # Only a fit that came to its end leaves a fitted estimator.
-        self.classes_ = encoder.classes_
-        self.n_frozen_stages_ = body.n_frozen
-        self.weights_checksum_ = backbone.checksum
-        self._seed = seed
+        vars(self).pop("_ongoing", None)
+        self._keep(encoder.classes_, body.n_frozen, backbone, seed)
         self.net_, self.history_ = net, history
+        return self
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(self, X, y, classes=None, sample_weight=None):
+        """Go once through these images, at constant learning rates.
+
+        The first call starts a new model, or goes on from `fit`. Parameters that are changed between calls take
+        effect at the next `fit`.
+
+        Parameters
+        ----------
+        X : images
+            As in `fit`.
+        y : array-like of shape (n_images,)
+            Labels.
+        classes : array-like of shape (n_classes,), default=None
+            All labels that will ever occur; needed in the first call.
+        sample_weight : array-like of shape (n_images,), default=None
+            How much each image counts in the loss.
+
+        Returns
+        -------
+        self : FineTunedCNNClassifier
+        """
+        first = not hasattr(self, "net_")
+        if first and classes is None:
+            raise ValueError("classes must be passed on the first call to partial_fit.")
+        if self.early_stopping or self.class_weight == "balanced":
+            raise ValueError(
+                "partial_fit sees too few images at a time for early_stopping and class_weight='balanced'. "
+                "Leave both at their defaults; pass sample_weight or a dict as class_weight."
+            )
+        images, y = check_images_and_target(self, X, y, reset=first)
+        check_classification_targets(y)
+        encoder = LabelEncoder().fit(self.classes_ if classes is None else classes)
+        if not first:
+            self._check_same_classes(encoder.classes_)
+        labels = encoder.transform(y)
+        sample_weight = _check_sample_weight(sample_weight, y, ensure_non_negative=True)
+        weights = (sample_weight * compute_sample_weight(self.class_weight, y)).astype(np.float32)
+
+        seed = int(check_random_state(self.random_state).randint(2**31)) if first else self._seed
+        backbone = resolve_backbone(self, seed)
+        n_frozen = self._resolve_freeze(backbone) if first else self.n_frozen_stages_
+        body = FrozenBody(make_extractor(self, backbone), n_frozen)
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            ongoing = getattr(self, "_ongoing", None)
+            if ongoing is None:
+                ongoing = OngoingTraining(self, body, images, labels, weights, len(encoder.classes_), seed)
+            ongoing.go_on(self, body, images, labels, weights)
+
+        self._keep(encoder.classes_, n_frozen, backbone, seed)
+        self._ongoing = ongoing
+        self.net_, self.history_ = ongoing.net, ongoing.record.epochs_
         return self
 
     def predict_proba(self, X):
@@ -298,9 +359,19 @@ class FineTunedCNNClassifier(ClassifierMixin, BaseEstimator):
         backbone = resolve_backbone(self, self._seed)
         network = self.net_.module_.eval().to(resolve_device(self.device))
         body = FrozenBody(make_extractor(self, backbone), self.n_frozen_stages_)
+
+        def probabilities(activations: np.ndarray) -> np.ndarray:
+            parts = torch.from_numpy(activations).to(resolve_device(self.device)).split(self.batch_size)
+            return np.concatenate([network(part).softmax(dim=1).cpu().numpy() for part in parts])
+
         with torch.inference_mode():
-            logits = [network(part).cpu().numpy() for block in body.blocks(images) for part in self._parts(block)]
-        return softmax(np.concatenate(logits), axis=1)
+            plain = np.concatenate([probabilities(block) for block in body.blocks(images)])
+            if self.tta == 1 or self.augment is None:
+                return plain
+            views = make_views(self, self.tta - 1)
+            augmented = [probabilities(np.concatenate(block)) for block in body.blocks(images, views)]
+        augmented = np.concatenate(augmented).reshape(len(plain), -1, plain.shape[1])
+        return (plain + augmented.sum(axis=1)) / self.tta
 
     def predict(self, X):
         """Return the most probable class of each image.
@@ -317,101 +388,16 @@ class FineTunedCNNClassifier(ClassifierMixin, BaseEstimator):
         probabilities = self.predict_proba(X)
         return self.classes_[probabilities.argmax(axis=1)]
 
-    def _train(
-        self, body: FrozenBody, images: Images, labels: np.ndarray, weights: np.ndarray, seed: int
-    ) -> tuple[NeuralNetClassifier, list[dict[str, float]]]:
-        backbone = body.extractor.backbone
-        weights = (weights / weights.mean()).astype(np.float32)
-        shuffler, viewer = (np.random.default_rng([seed, stream]) for stream in (0, 1))
-        train, valid = self._split(labels, seed)
-        train_set = self._training_set(body, images, train, labels, weights, viewer)
-        valid_set = None
-        if valid is not None:
-            valid_set = TrainingSet(body.activations(images, valid), labels[valid], weights[valid], body.engine)
+    def _keep(self, classes: np.ndarray, n_frozen: int, backbone: Backbone, seed: int) -> None:
+        self.classes_, self.n_frozen_stages_ = classes, n_frozen
+        self.weights_checksum_, self._seed = backbone.checksum, seed
 
-        network = self._new_network(backbone, body.n_frozen, int(labels.max()) + 1)
-        record = Record(len(train), self.max_epochs, self.verbose)
-        n_steps = self.max_epochs * len(EvenBatches(train_set, self.batch_size))
-        net = self._new_net(network, shuffler, valid_set, record, n_steps).initialize()
-        if backbone.pretrained:
-            fit_first_head(network, body.features(images, train), labels[train], weights[train])
-        run(net, train_set)
-        return net, record.epochs_
-
-    def _training_set(
-        self,
-        body: FrozenBody,
-        images: Images,
-        train: np.ndarray,
-        labels: np.ndarray,
-        weights: np.ndarray,
-        viewer: np.random.Generator,
-    ) -> TrainingSet:
-        """Return the training images in the cheapest form that the augmentation allows."""
-        target = labels[train], weights[train], body.engine
-        augment = resolve_augmentation(self.augment)
-        if augment is None:
-            return TrainingSet(body.activations(images, train), *target)
-        if self.n_views is None or body.n_frozen == 0:
-            return TrainingSet(body.extractor.canvases(images, train), *target, augment, viewer)
-        name = self.augment if isinstance(self.augment, str) else None
-        # The views depend on random_state alone, not on the fold, so that folds share them.
-        view_seed = int(self.random_state) if isinstance(self.random_state, Integral) else 0
-        views = Views(augment, name, self.n_views, view_seed)
-        return TrainingSet(body.activations(images, train, views), *target, rng=viewer, n_views=self.n_views)
-
-    def _split(self, labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray | None]:
-        if not self.early_stopping:
-            return np.arange(len(labels)), None
-        splitter = StratifiedShuffleSplit(n_splits=1, test_size=self.validation_fraction, random_state=seed)
-        return next(splitter.split(labels, labels))
-
-    def _new_network(self, backbone: Backbone, n_frozen: int, n_classes: int) -> TunedNetwork:
-        (n_features,) = feature_counts(backbone, [len(backbone.stages)], "avg")
-        network = TunedNetwork(
-            copy.deepcopy(backbone.stages[n_frozen:]).requires_grad_(True),
-            n_features,
-            n_classes,
-            head_hidden=self.head_hidden,
-            dropout=self.dropout,
-            keep_statistics=backbone.pretrained,
-            low_precision=self.precision == "bfloat16",
-        )
-        return network.to(resolve_device(self.device)).to(memory_format=torch.channels_last)
-
-    def _new_net(self, network, shuffler=None, valid_set=None, record=None, n_steps=1) -> NeuralNetClassifier:
-        factor = self.lr_factor if self.weights is not None else 1.0
-        callbacks: list[Any] = [] if record is None else [("record", record)]
-        callbacks.append(("schedule", LRScheduler(LambdaLR, lr_lambda=warmup_cosine(n_steps), step_every="batch")))
-        if self.early_stopping:
-            patience = 5 if self.early_stopping is True else int(self.early_stopping)
-            callbacks.append(
-                ("early_stopping", EarlyStopping(patience=patience, load_best=True, sink=lambda message: None))
+    def _check_same_classes(self, classes: np.ndarray) -> None:
+        if not np.array_equal(classes, self.classes_):
+            raise ValueError(
+                f"The classes are {classes.tolist()}, and those of the model at hand {self.classes_.tolist()}. "
+                "Give it the same classes, or fit a new one with warm_start=False."
             )
-        params: dict[str, Any] = {
-            "criterion": WeightedCrossEntropy,
-            "optimizer": torch.optim.AdamW,
-            "optimizer__weight_decay": self.weight_decay,
-            "optimizer__param_groups": [("stages.*", {"lr": self.lr * factor})],
-            "lr": self.lr,
-            "max_epochs": self.max_epochs,
-            "batch_size": self.batch_size,
-            "iterator_train": functools.partial(EvenBatches, rng=shuffler),
-            "iterator_valid": EvenBatches,
-            "train_split": predefined_split(valid_set) if valid_set is not None else None,
-            "callbacks": [*callbacks, *(self.callbacks or [])],
-            "callbacks__valid_acc": None,  # the record counts it, from labels without their weights
-            "callbacks__print_log": None,
-            "classes": np.arange(network.head[-1].out_features),
-            "device": resolve_device(self.device),
-            "verbose": self.verbose,
-        }
-        if params["device"].type == "cuda" and "optimizer" not in (self.net_params or {}):
-            params["optimizer__fused"] = True
-        return NeuralNetClassifier(network, **{**params, **(self.net_params or {})})
-
-    def _parts(self, activations: np.ndarray) -> tuple[torch.Tensor, ...]:
-        return torch.from_numpy(activations).to(resolve_device(self.device)).split(self.batch_size)
 
     def _resolve_freeze(self, backbone: Backbone) -> int:
         n_stages = len(backbone.stages)
@@ -430,6 +416,7 @@ class FineTunedCNNClassifier(ClassifierMixin, BaseEstimator):
 
     def __getstate__(self):
         state = dict(super().__getstate__())
+        state.pop("_ongoing", None)
         net = state.pop("net_", None)
         if net is not None:
             state["_learned"] = {name: value.cpu().numpy() for name, value in net.module_.state_dict().items()}
@@ -440,9 +427,9 @@ class FineTunedCNNClassifier(ClassifierMixin, BaseEstimator):
         learned = state.pop("_learned", None)
         super().__setstate__(state)
         if learned is not None:
-            network = self._new_network(resolve_backbone(self, self._seed), self.n_frozen_stages_, len(self.classes_))
+            network = new_network(self, resolve_backbone(self, self._seed), self.n_frozen_stages_, len(self.classes_))
             network.load_state_dict({name: torch.tensor(value) for name, value in learned.items()})
-            self.net_ = self._new_net(network).initialize()
+            self.net_ = new_net(self, network).initialize()
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

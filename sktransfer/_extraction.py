@@ -175,14 +175,14 @@ class Extractor:
         return values if views is None else values.reshape(len(indices), n_views, *values.shape[1:])
 
     def blocks(
-        self, images: Images, cuts: Sequence[int], pooling: str | None, description: str
+        self, images: Images, cuts: Sequence[int], pooling: str | None, description: str, views: Views | None = None
     ) -> Iterator[np.ndarray]:
         """Yield the activations of images in order, some batches at a time, so that memory stays bounded."""
-        size = 8 * self.batch_size
+        size = max(1, 8 * self.batch_size // (views.count if views is not None else 1))
         with progress_bar(len(images), description, self.verbose) as bar:
             for first in range(0, len(images), size):
                 indices = np.arange(first, min(first + size, len(images)))
-                yield self.run(images, cuts, pooling, indices=indices, bar=bar)
+                yield self.run(images, cuts, pooling, indices=indices, views=views, bar=bar)
 
     def canvases(self, images: Images, indices: np.ndarray) -> np.ndarray:
         """Return canvases, uint8 (n, H, W, 3); they are cheap to compute again, and not stored."""

@@ -1,26 +1,20 @@
-"""The parts that training is made of: network, first head, loss, schedule, record, and the loop.
-
-`FineTunedCNNClassifier` puts them together and lets skorch run the loop.
-"""
+"""What is trained, and how: the network after the cut, its first head, the loss, the schedule."""
 
 from __future__ import annotations
 
+import copy
 import math
-import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
+from sklearn.base import BaseEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
-from skorch import NeuralNetClassifier
-from skorch.callbacks import Callback, EarlyStopping
 from torch import nn
 
-from ._engines import CACHED_IMAGES, pool
-from ._exceptions import TrainingError
-from ._extraction import progress_bar
-from ._training_data import TrainingSet
+from ._backbones import Backbone
+from ._engines import CACHED_IMAGES, feature_counts, pool, resolve_device
 
 
 class TunedNetwork(nn.Module):
@@ -58,6 +52,7 @@ class TunedNetwork(nn.Module):
         super().__init__()
         self.stages = stages
         self.head = _dense_head([n_features, *head_hidden, n_classes], dropout)
+        self.n_classes = n_classes
         self.keep_statistics = keep_statistics
         self.low_precision = low_precision
 
@@ -84,6 +79,40 @@ class TunedNetwork(nn.Module):
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):
                     module.eval()
         return self
+
+
+def new_network(estimator: BaseEstimator, backbone: Backbone, n_frozen: int, n_classes: int) -> TunedNetwork:
+    """Return the stages after the cut with a random head, as the classifier's parameters have it."""
+    (n_features,) = feature_counts(backbone, [len(backbone.stages)], "avg")
+    network = TunedNetwork(
+        copy.deepcopy(backbone.stages[n_frozen:]).requires_grad_(True),
+        n_features,
+        n_classes,
+        head_hidden=estimator.head_hidden,
+        dropout=estimator.dropout,
+        keep_statistics=backbone.pretrained,
+        low_precision=estimator.precision == "bfloat16",
+    )
+    return network.to(resolve_device(estimator.device)).to(memory_format=torch.channels_last)
+
+
+def take_over(network: TunedNetwork, trained: TunedNetwork) -> None:
+    """Copy what `trained` learned; stages that it had frozen stay as they are.
+
+    Raises
+    ------
+    ValueError
+        If `trained` learned something that `network` has no place for.
+    """
+    learned, place = trained.state_dict(), network.state_dict()
+    lost = [name for name, value in learned.items() if name not in place or place[name].shape != value.shape]
+    if lost:
+        raise ValueError(
+            f"warm_start cannot go on from the last fit: it trained {lost[0]!r}, which these parameters freeze or "
+            "shape otherwise. Keep backbone and head_hidden as they were, freeze no more stages than before, "
+            "or set warm_start=False."
+        )
+    network.load_state_dict({**place, **learned})
 
 
 def _dense_head(widths: Sequence[int], dropout: float) -> nn.Sequential:
@@ -143,80 +172,3 @@ def warmup_cosine(n_steps: int, warmup: float = 0.1) -> Callable[[int], float]:
         return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, n_steps - rise)))
 
     return factor
-
-
-class Record(Callback):
-    """Keeps one plain dict per epoch, shows a progress bar, and stops training that went astray.
-
-    Parameters
-    ----------
-    n_images : int
-        Images in one epoch of training.
-    max_epochs : int
-    verbose : int
-        1 shows the bar.
-    """
-
-    def __init__(self, n_images: int, max_epochs: int, verbose: int = 0) -> None:
-        self.n_images = n_images
-        self.max_epochs = max_epochs
-        self.verbose = verbose
-
-    def on_train_begin(self, net, **kwargs) -> None:
-        """Open the bar."""
-        self.epochs_: list[dict[str, float]] = []
-        self.bar_ = progress_bar(self.n_images * self.max_epochs, "Fine-tuning", self.verbose)
-
-    def on_epoch_begin(self, net, **kwargs) -> None:
-        """Start the clock and the counts."""
-        self.start_ = time.perf_counter()
-        self.hits_ = {True: 0, False: 0}
-        self.seen_ = {True: 0, False: 0}
-        self.loss_ = {True: 0.0, False: 0.0}
-
-    def on_batch_end(self, net, batch, training, loss=None, y_pred=None, **kwargs) -> None:
-        """Count the images that were classified right."""
-        labels = batch[1][0].to(y_pred.device)
-        self.hits_[training] += int((y_pred.argmax(dim=1) == labels).sum())
-        self.seen_[training] += len(labels)
-        loss = loss.item()
-        self.loss_[training] += loss * len(labels)
-        if not math.isfinite(loss):
-            raise TrainingError(
-                f"The loss became {loss} in epoch {len(self.epochs_) + 1} at lr={net.lr}. "
-                "Lower lr, or lr_factor for the pretrained layers, and fit again."
-            )
-        if training:
-            self.bar_.update(len(labels))
-
-    def on_epoch_end(self, net, **kwargs) -> None:
-        """Write the epoch's record."""
-        record = {"epoch": len(self.epochs_) + 1, "seconds": time.perf_counter() - self.start_}
-        for training, name in ((True, "train"), (False, "valid")):
-            if self.seen_[training]:
-                record[f"{name}_loss"] = self.loss_[training] / self.seen_[training]
-                record[f"{name}_accuracy"] = self.hits_[training] / self.seen_[training]
-        rates = [group["lr"] for group in net.optimizer_.param_groups if group["params"]]
-        record["lr"], record["lr_pretrained"] = rates[-1], rates[0] if len(rates) > 1 else 0.0
-        self.epochs_.append(record)
-        self.bar_.set_postfix(loss=f"{record['train_loss']:.3f}", accuracy=f"{record['train_accuracy']:.3f}")
-
-    def on_train_end(self, net, **kwargs) -> None:
-        """Close the bar."""
-        self.bar_.close()
-
-
-def run(net: NeuralNetClassifier, train_set: TrainingSet) -> None:
-    """Run skorch's loop; unlike skorch's own ``fit``, let Ctrl-C through.
-
-    Early stopping ends the loop with a ``KeyboardInterrupt`` too. It is told from Ctrl-C by its count.
-    """
-    net.notify("on_train_begin", X=train_set, y=None)
-    try:
-        net.fit_loop(train_set)
-    except KeyboardInterrupt:
-        stoppers = [callback for _, callback in net.callbacks_ if isinstance(callback, EarlyStopping)]
-        if not any(stopper.misses_ >= stopper.patience for stopper in stoppers):
-            raise
-    net.notify("on_train_end", X=train_set, y=None)
-    net.optimizer_.state.clear()  # twice the size of the network, and of no use to predict

@@ -50,10 +50,12 @@ def check_images(estimator: BaseEstimator, X: Any, *, reset: bool) -> Images:
     return as_images(X, image_shape=estimator.image_shape, value_range=estimator.value_range)
 
 
-def check_images_and_target(estimator: BaseEstimator, X: Any, y: Any) -> tuple[Images, np.ndarray]:
-    """Return the images and the target of ``fit``, checked against each other."""
+def check_images_and_target(
+    estimator: BaseEstimator, X: Any, y: Any, *, reset: bool = True
+) -> tuple[Images, np.ndarray]:
+    """Return the images and the target of ``fit``, checked against each other; `reset` as in `check_images`."""
     if is_flat(X, estimator.image_shape) or y is None:
-        X, y = validate_data(estimator, X, y)
+        X, y = validate_data(estimator, X, y, reset=reset)
     y = column_or_1d(y, warn=True)
     images = as_images(X, image_shape=estimator.image_shape, value_range=estimator.value_range)
     check_consistent_length(images, y)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from numbers import Integral
 
 import numpy as np
 import torch
+from sklearn.base import BaseEstimator
 
 from ._engines import Engine
 from ._extraction import Extractor, Views
 from ._images import Images
-from ._preprocessing import Augmentation, augment_canvas
+from ._preprocessing import Augmentation, augment_canvas, resolve_augmentation
 
 Batch = tuple[torch.Tensor, list[torch.Tensor]]
 
@@ -44,9 +46,9 @@ class FrozenBody:
             return self.extractor.canvases(images, indices)
         return self.extractor.run(images, self._cuts, self._pooling, indices=indices, views=views, spill=True)
 
-    def blocks(self, images: Images) -> Iterator[np.ndarray]:
+    def blocks(self, images: Images, views: Views | None = None) -> Iterator[np.ndarray]:
         """Yield the activations of all images in order, some batches at a time."""
-        return self.extractor.blocks(images, self._cuts, self._pooling, "Predicting")
+        return self.extractor.blocks(images, self._cuts, self._pooling, "Predicting", views)
 
     def features(self, images: Images, indices: np.ndarray) -> np.ndarray:
         """Return the pooled features of the whole backbone."""
@@ -114,6 +116,35 @@ class TrainingSet(torch.utils.data.Dataset):
                 augment_canvas(canvas, self.augment, int(seed)) for canvas, seed in zip(inputs, seeds, strict=True)
             ]
         return np.stack(views)
+
+
+def make_training_set(
+    estimator: BaseEstimator,
+    body: FrozenBody,
+    images: Images,
+    rows: np.ndarray,
+    labels: np.ndarray,
+    weights: np.ndarray,
+    viewer: np.random.Generator,
+) -> TrainingSet:
+    """Return those rows in the cheapest form that the estimator's augmentation allows; `viewer` draws the views."""
+    target = labels[rows], weights[rows], body.engine
+    augment = resolve_augmentation(estimator.augment)
+    if augment is None:
+        return TrainingSet(body.activations(images, rows), *target)
+    if estimator.n_views is None or body.n_frozen == 0:
+        return TrainingSet(body.extractor.canvases(images, rows), *target, augment, viewer)
+    views = make_views(estimator, estimator.n_views)
+    return TrainingSet(body.activations(images, rows, views), *target, rng=viewer, n_views=views.count)
+
+
+def make_views(estimator: BaseEstimator, count: int) -> Views:
+    """Return `count` augmented views of each image, drawn by `random_state` alone, so that folds share them."""
+    name = estimator.augment if isinstance(estimator.augment, str) else None
+    seed = int(estimator.random_state) if isinstance(estimator.random_state, Integral) else 0
+    augment = resolve_augmentation(estimator.augment)
+    assert augment is not None  # the callers ask only where there is one
+    return Views(augment, name, count, seed)
 
 
 class EvenBatches:

@@ -18,6 +18,7 @@ from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from skorch.callbacks import Callback, EarlyStopping
+from torchvision.transforms import v2 as torchvision_v2
 
 from sktransfer import (
     FineTunedCNNClassifier,
@@ -142,6 +143,85 @@ def test_learning_rates(tiny):
     assert max(record["lr"] for record in clf.history_) <= 0.02
 
 
+# --- going on ---------------------------------------------------------------------------------------------
+
+
+def test_warm_start_goes_on(tiny):
+    tiny.set_params(freeze=1, lr_factor=0).fit(DIGITS, TARGET)
+    first, n_epochs = learned(tiny), len(tiny.history_)
+    tiny.set_params(warm_start=True, max_epochs=0).fit(DIGITS, TARGET)
+    assert same(learned(tiny), first)  # no epoch: where it was, and not at the first head
+    tiny.set_params(max_epochs=3).fit(DIGITS, TARGET)
+    assert not same(learned(tiny), first)
+    assert [record["epoch"] for record in tiny.history_] == list(range(1, n_epochs + 4))
+    assert tiny.history_[-1]["train_loss"] < tiny.history_[0]["train_loss"]
+
+
+def test_warm_start_thaws_stage_by_stage(tiny, weights):
+    tiny.set_params(freeze="all").fit(DIGITS, TARGET)
+    head = learned(tiny)
+    tiny.set_params(freeze=2, warm_start=True, max_epochs=0).fit(DIGITS, TARGET)
+    thawed = learned(tiny)
+    assert all(torch.equal(thawed[name], value) for name, value in head.items())
+    pretrained = load_backbone("timm/test_efficientnet", weights, 0).stages.state_dict()
+    body = {name.removeprefix("stages."): value for name, value in thawed.items() if name.startswith("stages.")}
+    assert body and all(torch.equal(pretrained[name], value) for name, value in body.items())
+    with pytest.raises(ValueError, match="freeze no more stages"):
+        tiny.set_params(freeze="all").fit(DIGITS, TARGET)
+
+
+def test_warm_start_keeps_the_classes(tiny):
+    tiny.fit(DIGITS, TARGET)
+    with pytest.raises(ValueError, match="same classes"):
+        tiny.set_params(warm_start=True).fit(DIGITS, TARGET == "one")
+    assert tiny.set_params(warm_start=False).fit(DIGITS, TARGET == "one").classes_.tolist() == [False, True]
+
+
+def test_warm_start_from_scratch_keeps_the_random_body():
+    clf = FineTunedCNNClassifier(**{**SCRATCH, "random_state": None}, freeze=1, warm_start=True, max_epochs=1)
+    clf.fit(DIGITS, TARGET)
+    checksum = clf.weights_checksum_
+    clf.fit(DIGITS, TARGET)
+    assert clf.weights_checksum_ == checksum and len(clf.history_) == 2
+
+
+def test_partial_fit_learns_in_parts(tiny):
+    tiny.set_params(freeze=1, dropout=0)
+    for _ in range(8):
+        for rows in np.array_split(np.arange(60), 3):
+            tiny.partial_fit(DIGITS[rows], TARGET[rows], classes=["one", "two", "zero"])
+    assert tiny.score(DIGITS[60:], TARGET[60:]) > 0.9
+    assert [record["epoch"] for record in tiny.history_] == list(range(1, 25))
+    assert {record["lr"] for record in tiny.history_} == {tiny.lr}  # no schedule: nobody knows how much is to come
+
+
+def test_partial_fit_goes_on_from_fit_and_from_a_pickle(tiny):
+    tiny.fit(DIGITS, TARGET)
+    fitted = learned(tiny)
+    unpickled = pickle.loads(pickle.dumps(tiny))
+    for clf in (tiny, unpickled):
+        clf.partial_fit(DIGITS[:6], TARGET[:6])
+        change = max(float((learned(clf)[name] - value).abs().max()) for name, value in fitted.items())
+        assert 0 < change <= 1.1 * clf.lr  # one step of Adam
+        assert len(clf.history_) == 3
+    assert same(learned(tiny), learned(unpickled))
+    size = len(pickle.dumps(unpickled))
+    assert len(pickle.dumps(pickle.loads(pickle.dumps(tiny)))) == pytest.approx(size, rel=0.01)
+
+
+def test_partial_fit_knows_what_it_needs(tiny):
+    with pytest.raises(ValueError, match="classes must be passed"):
+        tiny.partial_fit(DIGITS, TARGET)
+    with pytest.raises(ValueError, match="unseen labels"):
+        tiny.partial_fit(DIGITS, TARGET, classes=["one", "two"])
+    for params in ({"early_stopping": True}, {"class_weight": "balanced"}):
+        with pytest.raises(ValueError, match="too few images at a time"):
+            FineTunedCNNClassifier(**TINY, **params).partial_fit(DIGITS, TARGET, classes=TARGET)
+    tiny.partial_fit(DIGITS, TARGET, classes=TARGET)
+    with pytest.raises(ValueError, match="same classes"):
+        tiny.partial_fit(DIGITS, TARGET, classes=["one", "two", "zero", "three"])
+
+
 # --- augmentation -----------------------------------------------------------------------------------------
 
 
@@ -152,10 +232,25 @@ def test_augmentation_is_for_training_alone(tiny):
         seen.append(tuple(image.shape))
         return image.flip(-1)
 
-    clf = tiny.set_params(augment=spy, max_epochs=2).fit(DIGITS, TARGET)
+    clf = tiny.set_params(augment=spy, max_epochs=2, tta=1).fit(DIGITS, TARGET)
     assert seen == [(3, 32, 32)] * 180
     clf.predict(DIGITS)
     assert len(seen) == 180
+
+
+@pytest.mark.parametrize("freeze", [0, 1, "all"])
+def test_tta_averages_the_image_and_its_views(tiny, freeze):
+    negative = torchvision_v2.RandomInvert(p=1.0)
+    clf = tiny.set_params(augment=negative, freeze=freeze, tta=1).fit(DIGITS, TARGET)
+    plain, other = clf.predict_proba(DIGITS), clf.predict_proba(16 - DIGITS)
+    assert abs(plain - other).max() > 0.2
+    np.testing.assert_allclose(clf.set_params(tta=2).predict_proba(DIGITS), (plain + other) / 2, atol=0.02)
+    np.testing.assert_allclose(clf.set_params(tta=3).predict_proba(DIGITS).sum(axis=1), 1, atol=1e-5)
+
+
+def test_tta_without_augmentation_looks_at_the_image_alone(tiny, computed):
+    clf = tiny.fit(DIGITS, TARGET)
+    assert np.array_equal(clf.predict_proba(DIGITS), clf.set_params(tta=1).predict_proba(DIGITS))
 
 
 @pytest.mark.parametrize("augment", ["photo", "any_orientation", "text"])

@@ -16,7 +16,9 @@ ORDERS = dict(
     )
 )
 SQUARE_HOLOHEDRY = [
-    np.array(W) for W in itertools.product(*[[(1, 0), (-1, 0), (0, 1), (0, -1)]] * 2) if round(abs(np.linalg.det(W))) == 1
+    np.array(W)
+    for W in itertools.product(*[[(1, 0), (-1, 0), (0, 1), (0, -1)]] * 2)
+    if round(abs(np.linalg.det(W))) == 1
 ]
 _TURN_6 = np.array([[1, -1], [1, 0]])
 HEXAGONAL_HOLOHEDRY = [
@@ -73,7 +75,8 @@ def test_the_third_point_lies_on_a_mirror_only_in_p3m1(group, on_a_mirror):
     mirrors = [
         W
         for W, t in operations(group)
-        if round(np.linalg.det(W)) == -1 and np.allclose((np.array(W) @ point + np.array(t) / GRID - point + 0.5) % 1, 0.5)
+        if round(np.linalg.det(W)) == -1
+        and np.allclose((np.array(W) @ point + np.array(t) / GRID - point + 0.5) % 1, 0.5)
     ]
     assert bool(mirrors) is on_a_mirror
 

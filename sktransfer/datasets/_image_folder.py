@@ -10,7 +10,8 @@ from sklearn.utils import Bunch
 from sklearn.utils._param_validation import validate_params
 
 IMAGE_SUFFIXES = frozenset(
-    ".avif .bmp .gif .jfif .jp2 .jpeg .jpg .pbm .pgm .png .pnm .ppm .tga .tif .tiff .webp".split()
+    {".avif", ".bmp", ".gif", ".jfif", ".jp2", ".jpeg", ".jpg", ".pbm", ".pgm"}
+    | {".png", ".pnm", ".ppm", ".tga", ".tif", ".tiff", ".webp"}
 )
 """Endings of the files that count as images."""
 

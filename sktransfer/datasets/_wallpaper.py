@@ -18,6 +18,9 @@ from sklearn.utils._param_validation import Interval, StrOptions, validate_param
 GRID = 64  # points along each side of the cell; even, since shifts by half a cell occur
 _ROUGHNESS = 2.5  # cycles per cell at which the noise has fallen to 0.6
 
+_Matrix = tuple[tuple[int, ...], ...]
+_Shift = tuple[int, ...]
+
 _TURN_2 = ((-1, 0), (0, -1))
 _TURN_4 = ((0, -1), (1, 0))
 _TURN_3 = ((0, -1), (1, -1))
@@ -28,7 +31,7 @@ _ANTIDIAGONAL = ((0, -1), (-1, 0))
 _SAME = ((1, 0), (0, 1))
 
 # Generators, with shifts in halves of the cell.
-_GENERATORS: dict[str, list[tuple]] = {
+_GENERATORS: dict[str, list[tuple[_Matrix, _Shift]]] = {
     "p1": [],
     "p2": [(_TURN_2, (0, 0))],
     "pm": [(_MIRROR, (0, 0))],
@@ -55,10 +58,10 @@ _CENTRED = frozenset({"cm", "cmm"})
 
 
 @functools.cache
-def operations(group: str) -> tuple[tuple[tuple, tuple], ...]:
+def operations(group: str) -> tuple[tuple[_Matrix, _Shift], ...]:
     """Return every operation (W, t) of a group, up to shifts by whole cells; t in units of 1/GRID."""
     generators = [(np.array(W), np.array(t) * (GRID // 2)) for W, t in _GENERATORS[group]]
-    closed = {(_SAME, (0, 0))}
+    closed: set[tuple[_Matrix, _Shift]] = {(_SAME, (0, 0))}
     new = closed
     while new:
         products = set()

@@ -1,0 +1,270 @@
+"""Training: from an estimator's parameters and its images to a trained skorch net."""
+
+from __future__ import annotations
+
+import functools
+import math
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator
+from sklearn.model_selection import StratifiedShuffleSplit
+from skorch import NeuralNetClassifier
+from skorch.callbacks import Callback, EarlyStopping, LRScheduler
+from skorch.helper import predefined_split
+from torch.optim.lr_scheduler import LambdaLR
+
+from ._engines import resolve_device
+from ._exceptions import TrainingError
+from ._extraction import progress_bar
+from ._finetuning import (
+    TunedNetwork,
+    WeightedCrossEntropy,
+    fit_first_head,
+    new_network,
+    take_over,
+    warmup_cosine,
+)
+from ._images import Images
+from ._training_data import EvenBatches, FrozenBody, TrainingSet, make_training_set
+
+History = list[dict[str, float]]
+
+
+def train(
+    estimator: BaseEstimator,
+    body: FrozenBody,
+    images: Images,
+    labels: np.ndarray,
+    weights: np.ndarray,
+    n_classes: int,
+    seed: int,
+    trained: TunedNetwork | None = None,
+) -> tuple[NeuralNetClassifier, History]:
+    """Train for `max_epochs`; return the net and its record.
+
+    Parameters
+    ----------
+    estimator : FineTunedCNNClassifier
+        Its parameters say how.
+    body : FrozenBody
+    images : Images
+    labels : ndarray of shape (n_images,), int64
+    weights : ndarray of shape (n_images,)
+    n_classes : int
+    seed : int
+    trained : TunedNetwork or None
+        Go on from this one; by default start from the pretrained weights.
+    """
+    weights = (weights / weights.mean()).astype(np.float32)
+    shuffler, viewer = (np.random.default_rng([seed, stream]) for stream in (0, 1))
+    rows, held_out = _split(estimator, labels, seed)
+    train_set = make_training_set(estimator, body, images, rows, labels, weights, viewer)
+    valid_set = None
+    if held_out is not None:
+        activations = body.activations(images, held_out)
+        valid_set = TrainingSet(activations, labels[held_out], weights[held_out], body.engine)
+
+    network = first_network(estimator, body, images, rows, labels, weights, n_classes, trained)
+    earlier = estimator.history_ if trained is not None else ()
+    record = Record(len(rows), estimator.max_epochs, estimator.verbose, earlier)
+    schedule = warmup_cosine(estimator.max_epochs * len(EvenBatches(train_set, estimator.batch_size)))
+    net = new_net(estimator, network, shuffler=shuffler, valid_set=valid_set, record=record, schedule=schedule)
+    run(net.initialize(), train_set)
+    net.optimizer_.state.clear()  # twice the size of the network, and of no use to predict
+    return net, record.epochs_
+
+
+class OngoingTraining:
+    """Goes through images once at a time, and keeps the state of the optimizer in between.
+
+    Parameters
+    ----------
+    estimator : FineTunedCNNClassifier
+        Its parameters at this time say how, and its network, if it has one, is where to start.
+    body : FrozenBody
+    images, labels, weights
+        The first images, to fit the first head on.
+    n_classes : int
+    seed : int
+    """
+
+    def __init__(
+        self,
+        estimator: BaseEstimator,
+        body: FrozenBody,
+        images: Images,
+        labels: np.ndarray,
+        weights: np.ndarray,
+        n_classes: int,
+        seed: int,
+    ) -> None:
+        trained = estimator.net_.module_ if hasattr(estimator, "net_") else None
+        rows = np.arange(len(images))
+        network = first_network(estimator, body, images, rows, labels, weights, n_classes, trained)
+        self.record = Record(len(images), 1, estimator.verbose, getattr(estimator, "history_", ()))
+        self.net = new_net(estimator, network, shuffler=np.random.default_rng([seed, 0]), record=self.record)
+        self.net.initialize()
+        self.viewer = np.random.default_rng([seed, 1])
+
+    def go_on(
+        self, estimator: BaseEstimator, body: FrozenBody, images: Images, labels: np.ndarray, weights: np.ndarray
+    ) -> None:
+        """Go once through these images."""
+        rows = np.arange(len(images))
+        self.record.n_images = len(images)
+        run(self.net, make_training_set(estimator, body, images, rows, labels, weights, self.viewer), epochs=1)
+
+
+def first_network(
+    estimator: BaseEstimator,
+    body: FrozenBody,
+    images: Images,
+    rows: np.ndarray,
+    labels: np.ndarray,
+    weights: np.ndarray,
+    n_classes: int,
+    trained: TunedNetwork | None,
+) -> TunedNetwork:
+    """Return the network that training starts from."""
+    backbone = body.extractor.backbone
+    network = new_network(estimator, backbone, body.n_frozen, n_classes)
+    if trained is not None:
+        take_over(network, trained)
+    elif backbone.pretrained:
+        fit_first_head(network, body.features(images, rows), labels[rows], weights[rows])
+    return network
+
+
+def _split(estimator: BaseEstimator, labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return the rows to train on and those held out for early stopping, if any."""
+    if not estimator.early_stopping:
+        return np.arange(len(labels)), None
+    splitter = StratifiedShuffleSplit(n_splits=1, test_size=estimator.validation_fraction, random_state=seed)
+    return next(splitter.split(labels, labels))
+
+
+def new_net(
+    estimator: BaseEstimator,
+    network: TunedNetwork,
+    *,
+    shuffler: np.random.Generator | None = None,
+    valid_set: TrainingSet | None = None,
+    record: Record | None = None,
+    schedule: Callable[[int], float] | None = None,
+) -> NeuralNetClassifier:
+    """Return a skorch net for the network, as the classifier's parameters have it."""
+    factor = estimator.lr_factor if estimator.weights is not None else 1.0
+    callbacks: list[Any] = [] if record is None else [("record", record)]
+    if schedule is not None:
+        callbacks.append(("schedule", LRScheduler(LambdaLR, lr_lambda=schedule, step_every="batch")))
+    if valid_set is not None:
+        patience = 5 if estimator.early_stopping is True else int(estimator.early_stopping)
+        stopper = EarlyStopping(patience=patience, load_best=True, sink=lambda message: None)
+        callbacks.append(("early_stopping", stopper))
+    device = resolve_device(estimator.device)
+    net_params = estimator.net_params or {}
+    params: dict[str, Any] = {
+        "criterion": WeightedCrossEntropy,
+        "optimizer": torch.optim.AdamW,
+        "optimizer__weight_decay": estimator.weight_decay,
+        "optimizer__param_groups": [("stages.*", {"lr": estimator.lr * factor})],
+        "lr": estimator.lr,
+        "max_epochs": estimator.max_epochs,
+        "batch_size": estimator.batch_size,
+        "iterator_train": functools.partial(EvenBatches, rng=shuffler),
+        "iterator_valid": EvenBatches,
+        "train_split": predefined_split(valid_set) if valid_set is not None else None,
+        "callbacks": [*callbacks, *(estimator.callbacks or [])],
+        "callbacks__valid_acc": None,  # the record counts it, from labels without their weights
+        "callbacks__print_log": None,
+        "classes": np.arange(network.n_classes),
+        "device": device,
+        "verbose": estimator.verbose,
+    }
+    if device.type == "cuda" and "optimizer" not in net_params:
+        params["optimizer__fused"] = True
+    return NeuralNetClassifier(network, **{**params, **net_params})
+
+
+def run(net: NeuralNetClassifier, train_set: TrainingSet, epochs: int | None = None) -> None:
+    """Run skorch's loop for `epochs`, or the net's own number; unlike skorch's ``fit``, let Ctrl-C through.
+
+    Early stopping ends the loop with a ``KeyboardInterrupt`` too. It is told from Ctrl-C by its count.
+    """
+    net.notify("on_train_begin", X=train_set, y=None)
+    try:
+        net.fit_loop(train_set, epochs=epochs)
+    except KeyboardInterrupt:
+        stoppers = [callback for _, callback in net.callbacks_ if isinstance(callback, EarlyStopping)]
+        if not any(stopper.misses_ >= stopper.patience for stopper in stoppers):
+            raise
+    net.notify("on_train_end", X=train_set, y=None)
+
+
+class Record(Callback):
+    """Keeps one plain dict per epoch, shows a progress bar, and stops training that went astray.
+
+    Parameters
+    ----------
+    n_images : int
+        Images in one epoch of training.
+    max_epochs : int
+    verbose : int
+        1 shows the bar.
+    earlier : sequence of dict
+        Records of earlier training, which this one goes on from.
+    """
+
+    def __init__(
+        self, n_images: int, max_epochs: int, verbose: int = 0, earlier: Sequence[dict[str, float]] = ()
+    ) -> None:
+        self.n_images = n_images
+        self.max_epochs = max_epochs
+        self.verbose = verbose
+        self.epochs_ = list(earlier)
+
+    def on_train_begin(self, net, **kwargs) -> None:
+        """Open the bar."""
+        self.bar_ = progress_bar(self.n_images * self.max_epochs, "Fine-tuning", self.verbose)
+
+    def on_epoch_begin(self, net, **kwargs) -> None:
+        """Start the clock and the counts."""
+        self.start_ = time.perf_counter()
+        self.hits_ = {True: 0, False: 0}
+        self.seen_ = {True: 0, False: 0}
+        self.loss_ = {True: 0.0, False: 0.0}
+
+    def on_batch_end(self, net, batch, training, loss=None, y_pred=None, **kwargs) -> None:
+        """Count the images that were classified right."""
+        labels = batch[1][0].to(y_pred.device)
+        self.hits_[training] += int((y_pred.argmax(dim=1) == labels).sum())
+        self.seen_[training] += len(labels)
+        loss = loss.item()
+        self.loss_[training] += loss * len(labels)
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"The loss became {loss} in epoch {len(self.epochs_) + 1} at lr={net.lr}. "
+                "Lower lr, or lr_factor for the pretrained layers, and fit again."
+            )
+        if training:
+            self.bar_.update(len(labels))
+
+    def on_epoch_end(self, net, **kwargs) -> None:
+        """Write the epoch's record."""
+        record = {"epoch": len(self.epochs_) + 1, "seconds": time.perf_counter() - self.start_}
+        for training, name in ((True, "train"), (False, "valid")):
+            if self.seen_[training]:
+                record[f"{name}_loss"] = self.loss_[training] / self.seen_[training]
+                record[f"{name}_accuracy"] = self.hits_[training] / self.seen_[training]
+        rates = [group["lr"] for group in net.optimizer_.param_groups if group["params"]]
+        record["lr"], record["lr_pretrained"] = rates[-1], rates[0] if len(rates) > 1 else 0.0
+        self.epochs_.append(record)
+        self.bar_.set_postfix(loss=f"{record['train_loss']:.3f}", accuracy=f"{record['train_accuracy']:.3f}")
+
+    def on_train_end(self, net, **kwargs) -> None:
+        """Close the bar."""
+        self.bar_.close()
