@@ -22,7 +22,7 @@ if TYPE_CHECKING:
         WeightsMismatchError,
         WeightsNotFoundError,
     )
-    from ._features import PretrainedCNNFeatures
+    from ._features import PretrainedCNNFeatures, make_feature_classifier
 
 __version__ = "0.1.0"
 
@@ -41,13 +41,14 @@ __all__ = [
     "clear_cache",
     "datasets",
     "list_backbones",
+    "make_feature_classifier",
     "set_cache_limits",
 ]
 
 _HOME = {
     **dict.fromkeys(["CacheInfo", "cache_info", "clear_cache", "set_cache_limits"], "._activation_store"),
     "FineTunedCNNClassifier": "._classifier",
-    "PretrainedCNNFeatures": "._features",
+    **dict.fromkeys(["PretrainedCNNFeatures", "make_feature_classifier"], "._features"),
     "list_backbones": "._backbones",
 }
 

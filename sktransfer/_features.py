@@ -6,6 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import StandardScaler, normalize
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import check_is_fitted
 
@@ -35,6 +39,8 @@ class PretrainedCNNFeatures(TransformerMixin, BaseEstimator):
     pooling : {"avg", "max", "avgmax", "flatten"}, default="avg"
         How a map of shape (C, h, w) becomes a vector: its mean or maximum over h and w (C features), both
         (2 C), or every value (C h w).
+    normalize : bool, default=False
+        Divide the features of each stage by their Euclidean norm, so that each stage weighs as much as the others.
     image_size : int or (int, int), default=None
         Height and width in pixels of what the network sees; one number for a square. None takes the size
         the weights were trained at.
@@ -101,6 +107,7 @@ class PretrainedCNNFeatures(TransformerMixin, BaseEstimator):
         **SHARED_CONSTRAINTS,
         "layer": [str, list, tuple],
         "pooling": [StrOptions(set(POOLINGS))],
+        "normalize": ["boolean"],
         "engine": [StrOptions({"auto", "openvino", "torch"})],
     }
 
@@ -111,6 +118,7 @@ class PretrainedCNNFeatures(TransformerMixin, BaseEstimator):
         weights="default",
         layer="penultimate",
         pooling="avg",
+        normalize=False,
         image_size=None,
         image_shape=None,
         value_range="auto",
@@ -126,6 +134,7 @@ class PretrainedCNNFeatures(TransformerMixin, BaseEstimator):
         self.weights = weights
         self.layer = layer
         self.pooling = pooling
+        self.normalize = normalize
         self.image_size = image_size
         self.image_shape = image_shape
         self.value_range = value_range
@@ -183,7 +192,12 @@ class PretrainedCNNFeatures(TransformerMixin, BaseEstimator):
         check_is_fitted(self)
         images = check_images(self, X, reset=False)
         backbone = resolve_backbone(self)
-        return make_extractor(self, backbone).run(images, self._cuts(backbone), self.pooling)
+        features = make_extractor(self, backbone).run(images, self._cuts(backbone), self.pooling)
+        if self.normalize:
+            ends = np.cumsum(list(self._feature_counts.values()))
+            for part in np.split(features, ends[:-1], axis=1):  # views, changed in place
+                normalize(part, copy=False)
+        return features
 
     def get_feature_names_out(self, input_features=None):
         """Name the features after their stage: ``"stage8_0"``, ``"stage8_1"``, ….
@@ -214,3 +228,34 @@ class PretrainedCNNFeatures(TransformerMixin, BaseEstimator):
         tags.input_tags.string = True
         tags.transformer_tags.preserves_dtype = []  # float32 whatever comes in
         return tags
+
+
+def make_feature_classifier(*, cv=5, n_jobs=None, **params):
+    """Return a pipeline: bottleneck features, then a logistic regression whose strength is chosen by cross-validation.
+
+    The features do not depend on C, so the search over C comes after them and they are computed once. They are
+    standardised within the search.
+
+    Parameters
+    ----------
+    cv : int or cross-validation splitter, default=5
+        How C is chosen, by accuracy.
+    n_jobs : int, default=None
+        Fits at a time, in the search.
+    **params
+        Parameters of `PretrainedCNNFeatures`.
+
+    Returns
+    -------
+    pipeline : sklearn.pipeline.Pipeline
+        With the steps ``"features"`` and ``"classifier"``, a `GridSearchCV`.
+
+    Examples
+    --------
+    >>> from sktransfer import make_feature_classifier
+    >>> clf = make_feature_classifier(backbone="efficientnet_lite0")
+    >>> clf.fit(["cat1.jpg", "cat2.jpg", "dog1.jpg"], ["cat", "cat", "dog"])  # doctest: +SKIP
+    """
+    model = Pipeline([("scale", StandardScaler()), ("model", LogisticRegression(max_iter=1000))])
+    search = GridSearchCV(model, {"model__C": np.logspace(-4, 0, 5)}, cv=cv, n_jobs=n_jobs)
+    return Pipeline([("features", PretrainedCNNFeatures(**params)), ("classifier", search)])

@@ -19,7 +19,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.svm import SVC
 from torchvision import models
 
-from sktransfer import ImageError, PretrainedCNNFeatures, WeightsMismatchError
+from sktransfer import ImageError, PretrainedCNNFeatures, WeightsMismatchError, make_feature_classifier
 from sktransfer._backbones import load_backbone
 from sktransfer._weights import embedded_lite_weights, read_weights
 
@@ -164,6 +164,32 @@ def test_layers_and_poolings(no_store):
     np.testing.assert_allclose(flat.max(axis=(2, 3)), features(layer="stage5", pooling="max"), atol=1e-5)
     both = features(layer="stage5", pooling="avgmax")
     np.testing.assert_allclose(both, np.hstack([flat.mean(axis=(2, 3)), flat.max(axis=(2, 3))]), atol=1e-5)
+
+
+def test_normalized_layers_have_norm_one_each(no_store):
+    plain = PretrainedCNNFeatures(image_size=64, layer=["stage5", "penultimate"])
+    features = clone(plain).set_params(normalize=True).fit_transform(PHOTOS)
+    parts = [
+        part / np.linalg.norm(part, axis=1, keepdims=True) for part in np.split(plain.fit_transform(PHOTOS), [112], 1)
+    ]
+    np.testing.assert_allclose(features, np.hstack(parts), atol=1e-6)
+
+
+def test_normalizing_leaves_what_is_stored_alone():
+    plain = PretrainedCNNFeatures(image_size=64)
+    before = plain.fit_transform(PHOTOS)
+    clone(plain).set_params(normalize=True).fit_transform(PHOTOS)
+    np.testing.assert_array_equal(plain.transform(PHOTOS), before)
+
+
+def test_feature_classifier_searches_on_finished_features(photos, computed):
+    X, y = photos
+    clf = make_feature_classifier(image_size=64, cv=3).fit(X, y)
+    assert sum(n for _, n in computed) == len(X)
+    assert clf.score(X, y) == 1
+    assert clf.predict_proba(X).shape == (12, 2)
+    assert clf["classifier"].best_params_["model__C"] in np.logspace(-4, 0, 5)
+    assert clf.set_params(features__layer="stage5").get_params()["features__layer"] == "stage5"
 
 
 def test_vgg_features_come_from_before_the_dense_layers():

@@ -8,12 +8,10 @@ import pytest
 from sktransfer.datasets import make_wallpaper_groups
 from sktransfer.datasets._wallpaper import GRID, WALLPAPER_GROUPS, draw_basis, draw_cell, operations
 
-ORDERS = dict(
-    zip(
-        "p1 p2 pm pg cm pmm pmg pgg cmm p4 p4m p4g p3 p3m1 p31m p6 p6m".split(),
-        (1, 2, 2, 2, 4, 4, 4, 4, 8, 4, 8, 8, 3, 6, 6, 6, 12),
-        strict=True,
-    )
+ORDERS = (
+    {"p1": 1, "p2": 2, "pm": 2, "pg": 2, "cm": 4, "pmm": 4, "pmg": 4, "pgg": 4, "cmm": 8}
+    | {"p4": 4, "p4m": 8, "p4g": 8}
+    | {"p3": 3, "p3m1": 6, "p31m": 6, "p6": 6, "p6m": 12}
 )
 SQUARE_HOLOHEDRY = [
     np.array(W)
