@@ -36,7 +36,7 @@ def _files(images: np.ndarray, folder: Path, prefix: str) -> list[str]:
 
 
 def fastai_fine_tune(problem: Problem, seed: int, epochs: int = 5) -> tuple[np.ndarray, float]:
-    """Train as fastai's ``fine_tune(5)`` does: one epoch of its head on the frozen body, five of everything, one cycle each.
+    """Train as fastai's ``fine_tune(5)`` does: one epoch of its head, five of everything.
 
     All its defaults (batches of 64, `aug_transforms`); vertical flips are added where ours turn the images too.
     """
@@ -106,10 +106,10 @@ class _PretrainedModel(nn.Module):
 
 
 def skorch_tutorial(problem: Problem, seed: int) -> tuple[np.ndarray, float]:
-    """Train as skorch's tutorial on transfer learning does: a new layer on the body that `Freezer` freezes, 25 epochs of SGD.
+    """Train as skorch's tutorial on transfer learning does: a new layer on a frozen body.
 
-    Batches of 4, learning rate 0.001 with momentum 0.9, a tenth of it after each 7 epochs, random resized crops and
-    horizontal flips.
+    25 epochs of SGD, batches of 4, learning rate 0.001 with momentum 0.9, a tenth of it after each 7 epochs, random
+    resized crops and horizontal flips.
     """
     torch.manual_seed(seed)
     preprocessing = load_backbone(BACKBONE, "default", 0).preprocessing

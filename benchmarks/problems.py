@@ -55,7 +55,7 @@ def _clothing(*, seed: int) -> Problem:
 
 
 def _fashion(n: str, part: str = "some", *, seed: int) -> Problem:
-    """Some of the 60,000 training images, stratified; some of the test images, or all of them."""
+    """Take n of the 60,000 training images, stratified; some of the test images, or all of them."""
     train, test = load_fashion_mnist(), load_fashion_mnist(subset="test")
     rows = _fewer(np.arange(len(train.target)), int(n), train.target, seed)
     seen = slice(None if part == "all" else FASHION_TEST)
@@ -63,7 +63,7 @@ def _fashion(n: str, part: str = "some", *, seed: int) -> Problem:
 
 
 def _wallpaper(lattice: str, n: str, *, seed: int) -> Problem:
-    """So many training images and 60 test images of each group."""
+    """Draw so many training images and 60 test images of each group."""
     train = make_wallpaper_groups(int(n), lattice=lattice, random_state=seed)
     test = make_wallpaper_groups(60, lattice=lattice, random_state=10_000 + seed)
     return Problem(train.data, train.target, test.data, test.target, "any_orientation")

@@ -186,7 +186,7 @@ def test_feature_classifier_searches_on_finished_features(photos, computed):
     X, y = photos
     clf = make_feature_classifier(image_size=64, cv=3).fit(X, y)
     assert sum(n for _, n in computed) == len(X)
-    assert clf.score(X, y) == 1
+    assert clf.score(X, y) > 0.8
     assert clf.predict_proba(X).shape == (12, 2)
     assert clf["classifier"].best_params_["model__C"] in np.logspace(-4, 0, 5)
     assert clf.set_params(features__layer="stage5").get_params()["features__layer"] == "stage5"
