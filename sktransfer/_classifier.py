@@ -15,7 +15,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
 from ._backbones import Backbone
 from ._engines import resolve_device
-from ._finetuning import new_network
+from ._finetuning import new_network, resolve_recipe
 from ._inputs import (
     SHARED_CONSTRAINTS,
     check_images,
@@ -47,12 +47,14 @@ class FineTunedCNNClassifier(ClassifierMixin, BaseEstimator):
         How deep to freeze. 0 freezes nothing; an integer k the first k stages; a stage's name every stage up
         to and including it; ``"all"`` the whole backbone, so that only the head learns. ``"auto"`` freezes the
         first half of the stages, or nothing when ``weights=None``.
-    lr : float, default=1e-3
-        Learning rate of the head, and of everything when ``weights=None``.
+    lr : float or "auto", default="auto"
+        Learning rate of the head, and of everything when ``weights=None``. ``"auto"`` is 3e-3, or 1e-3 when
+        ``weights=None``.
     lr_factor : float, default=0.1
         The pretrained stages that are not frozen learn at ``lr * lr_factor``.
-    max_epochs : int, default=10
-        How often to go through the training images.
+    max_epochs : int or "auto", default="auto"
+        How often to go through the training images. ``"auto"`` makes 24,000 images, in 4 to 30 epochs; when
+        ``weights=None`` 60,000, in 10 to 60.
     batch_size : int, default=32
         The largest number of images in one step.
     augment : {"photo", "any_orientation", "text"}, callable or None, default=None
@@ -153,9 +155,9 @@ class FineTunedCNNClassifier(ClassifierMixin, BaseEstimator):
     _parameter_constraints: dict = {
         **SHARED_CONSTRAINTS,
         "freeze": [Interval(Integral, 0, None, closed="left"), str],
-        "lr": [Interval(Real, 0, None, closed="neither")],
+        "lr": [Interval(Real, 0, None, closed="neither"), StrOptions({"auto"})],
         "lr_factor": [Interval(Real, 0, None, closed="left")],
-        "max_epochs": [Interval(Integral, 0, None, closed="left")],
+        "max_epochs": [Interval(Integral, 0, None, closed="left"), StrOptions({"auto"})],
         "augment": [StrOptions(set(AUGMENTATIONS)), callable, None],
         "n_views": [Interval(Integral, 1, None, closed="left"), None],
         "tta": [Interval(Integral, 1, None, closed="left")],
@@ -177,9 +179,9 @@ class FineTunedCNNClassifier(ClassifierMixin, BaseEstimator):
         *,
         weights="default",
         freeze="auto",
-        lr=1e-3,
+        lr="auto",
         lr_factor=0.1,
-        max_epochs=10,
+        max_epochs="auto",
         batch_size=32,
         augment=None,
         n_views=None,
@@ -429,7 +431,8 @@ class FineTunedCNNClassifier(ClassifierMixin, BaseEstimator):
         if learned is not None:
             network = new_network(self, resolve_backbone(self, self._seed), self.n_frozen_stages_, len(self.classes_))
             network.load_state_dict({name: torch.tensor(value) for name, value in learned.items()})
-            self.net_ = new_net(self, network).initialize()
+            recipe = resolve_recipe(self, 1, network.keep_statistics)
+            self.net_ = new_net(self, network, recipe).initialize()
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

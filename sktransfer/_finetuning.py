@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,6 +16,32 @@ from torch import nn
 
 from ._backbones import Backbone
 from ._engines import CACHED_IMAGES, feature_counts, pool, resolve_device
+
+LABEL_SMOOTHING = 0.1
+GRADIENT_NORM = 1.0  # longer gradients are cut to this length
+WARMUP = 0.2  # share of the steps
+
+
+class Recipe(NamedTuple):
+    """What ``"auto"`` stands for."""
+
+    lr: float
+    max_epochs: int
+
+
+def resolve_recipe(estimator: BaseEstimator, n_images: int, pretrained: bool) -> Recipe:
+    """Return the learning rate and the number of epochs that the classifier's parameters ask for.
+
+    What a network needs is steps: the fewer the images, the more often it sees them. The figures were chosen by
+    experiment on four kinds of images (docs/benchmarks/recipe.md).
+    """
+    lr, max_epochs = estimator.lr, estimator.max_epochs
+    if lr == "auto":
+        lr = 3e-3 if pretrained else 1e-3
+    if max_epochs == "auto":
+        n_seen, least, most = (24_000, 4, 30) if pretrained else (60_000, 10, 60)
+        max_epochs = min(max(round(n_seen / n_images), least), most)
+    return Recipe(float(lr), int(max_epochs))
 
 
 class TunedNetwork(nn.Module):
@@ -146,15 +173,26 @@ def fit_first_head(network: TunedNetwork, features: np.ndarray, labels: np.ndarr
 
 
 class WeightedCrossEntropy(nn.Module):
-    """Cross-entropy of each image times its weight, averaged over the batch."""
+    """Cross-entropy of each image times its weight, averaged over the batch.
+
+    Parameters
+    ----------
+    label_smoothing : float
+        Share of the target that is spread over all classes.
+    """
+
+    def __init__(self, label_smoothing: float = 0.0) -> None:
+        super().__init__()
+        self.label_smoothing = label_smoothing
 
     def forward(self, logits: torch.Tensor, target: Sequence[torch.Tensor]) -> torch.Tensor:
         """Return the loss; `target` holds class indices and weights, both (n,)."""
         labels, weights = target
-        return (nn.functional.cross_entropy(logits, labels, reduction="none") * weights).mean()
+        losses = nn.functional.cross_entropy(logits, labels, reduction="none", label_smoothing=self.label_smoothing)
+        return (losses * weights).mean()
 
 
-def warmup_cosine(n_steps: int, warmup: float = 0.1) -> Callable[[int], float]:
+def warmup_cosine(n_steps: int, warmup: float = WARMUP) -> Callable[[int], float]:
     """Return the factor of the learning rate at each step: up in a line, then down along a cosine.
 
     Parameters

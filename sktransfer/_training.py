@@ -13,7 +13,7 @@ import torch
 from sklearn.base import BaseEstimator
 from sklearn.model_selection import StratifiedShuffleSplit
 from skorch import NeuralNetClassifier
-from skorch.callbacks import Callback, EarlyStopping, LRScheduler
+from skorch.callbacks import Callback, EarlyStopping, GradientNormClipping, LRScheduler
 from skorch.helper import predefined_split
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -21,10 +21,14 @@ from ._engines import resolve_device
 from ._exceptions import TrainingError
 from ._extraction import progress_bar
 from ._finetuning import (
+    GRADIENT_NORM,
+    LABEL_SMOOTHING,
+    Recipe,
     TunedNetwork,
     WeightedCrossEntropy,
     fit_first_head,
     new_network,
+    resolve_recipe,
     take_over,
     warmup_cosine,
 )
@@ -69,10 +73,11 @@ def train(
         valid_set = TrainingSet(activations, labels[held_out], weights[held_out], body.engine)
 
     network = first_network(estimator, body, images, rows, labels, weights, n_classes, trained)
+    recipe = resolve_recipe(estimator, len(rows), body.extractor.backbone.pretrained)
     earlier = estimator.history_ if trained is not None else ()
-    record = Record(len(rows), estimator.max_epochs, estimator.verbose, earlier)
-    schedule = warmup_cosine(estimator.max_epochs * len(EvenBatches(train_set, estimator.batch_size)))
-    net = new_net(estimator, network, shuffler=shuffler, valid_set=valid_set, record=record, schedule=schedule)
+    record = Record(len(rows), recipe.max_epochs, estimator.verbose, earlier)
+    schedule = warmup_cosine(recipe.max_epochs * len(EvenBatches(train_set, estimator.batch_size)))
+    net = new_net(estimator, network, recipe, shuffler=shuffler, valid_set=valid_set, record=record, schedule=schedule)
     run(net.initialize(), train_set)
     net.optimizer_.state.clear()  # twice the size of the network, and of no use to predict
     return net, record.epochs_
@@ -106,7 +111,8 @@ class OngoingTraining:
         rows = np.arange(len(images))
         network = first_network(estimator, body, images, rows, labels, weights, n_classes, trained)
         self.record = Record(len(images), 1, estimator.verbose, getattr(estimator, "history_", ()))
-        self.net = new_net(estimator, network, shuffler=np.random.default_rng([seed, 0]), record=self.record)
+        recipe = resolve_recipe(estimator, len(images), body.extractor.backbone.pretrained)
+        self.net = new_net(estimator, network, recipe, shuffler=np.random.default_rng([seed, 0]), record=self.record)
         self.net.initialize()
         self.viewer = np.random.default_rng([seed, 1])
 
@@ -150,6 +156,7 @@ def _split(estimator: BaseEstimator, labels: np.ndarray, seed: int) -> tuple[np.
 def new_net(
     estimator: BaseEstimator,
     network: TunedNetwork,
+    recipe: Recipe,
     *,
     shuffler: np.random.Generator | None = None,
     valid_set: TrainingSet | None = None,
@@ -158,7 +165,9 @@ def new_net(
 ) -> NeuralNetClassifier:
     """Return a skorch net for the network, as the classifier's parameters have it."""
     factor = estimator.lr_factor if estimator.weights is not None else 1.0
-    callbacks: list[Any] = [] if record is None else [("record", record)]
+    callbacks: list[Any] = [("clip", GradientNormClipping(GRADIENT_NORM))]
+    if record is not None:
+        callbacks.append(("record", record))
     if schedule is not None:
         callbacks.append(("schedule", LRScheduler(LambdaLR, lr_lambda=schedule, step_every="batch")))
     if valid_set is not None:
@@ -169,11 +178,12 @@ def new_net(
     net_params = estimator.net_params or {}
     params: dict[str, Any] = {
         "criterion": WeightedCrossEntropy,
+        "criterion__label_smoothing": LABEL_SMOOTHING,
         "optimizer": torch.optim.AdamW,
         "optimizer__weight_decay": estimator.weight_decay,
-        "optimizer__param_groups": [("stages.*", {"lr": estimator.lr * factor})],
-        "lr": estimator.lr,
-        "max_epochs": estimator.max_epochs,
+        "optimizer__param_groups": [("stages.*", {"lr": recipe.lr * factor})],
+        "lr": recipe.lr,
+        "max_epochs": recipe.max_epochs,
         "batch_size": estimator.batch_size,
         "iterator_train": functools.partial(EvenBatches, rng=shuffler),
         "iterator_valid": EvenBatches,
