@@ -9,7 +9,7 @@ from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import Pipeline
-from sklearn.preprocessing import StandardScaler, normalize
+from sklearn.preprocessing import normalize
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import check_is_fitted
 
@@ -231,15 +231,15 @@ class PretrainedCNNFeatures(TransformerMixin, BaseEstimator):
 
 
 def make_feature_classifier(*, cv=5, n_jobs=None, **params):
-    """Return a pipeline: bottleneck features, then a logistic regression whose strength is chosen by cross-validation.
+    """Return a pipeline: features of several layers, then a logistic regression whose C is chosen by cross-validation.
 
-    The features do not depend on C, so the search over C comes after them and they are computed once. They are
-    standardised within the search.
+    The features do not depend on C, so the search over C comes after them, and they are computed once. By default
+    they are taken after each of the last stages, and those of each stage are divided by their norm.
 
     Parameters
     ----------
     cv : int or cross-validation splitter, default=5
-        How C is chosen, by accuracy.
+        How C is chosen among 1, 10, 100 and 1000, by accuracy.
     n_jobs : int, default=None
         Fits at a time, in the search.
     **params
@@ -253,9 +253,9 @@ def make_feature_classifier(*, cv=5, n_jobs=None, **params):
     Examples
     --------
     >>> from sktransfer import make_feature_classifier
-    >>> clf = make_feature_classifier(backbone="efficientnet_lite0")
+    >>> clf = make_feature_classifier()
     >>> clf.fit(["cat1.jpg", "cat2.jpg", "dog1.jpg"], ["cat", "cat", "dog"])  # doctest: +SKIP
     """
-    model = Pipeline([("scale", StandardScaler()), ("model", LogisticRegression(max_iter=1000))])
-    search = GridSearchCV(model, {"model__C": np.logspace(-4, 0, 5)}, cv=cv, n_jobs=n_jobs)
-    return Pipeline([("features", PretrainedCNNFeatures(**params)), ("classifier", search)])
+    features = PretrainedCNNFeatures(**{"normalize": True, **params})
+    search = GridSearchCV(LogisticRegression(max_iter=1000), {"C": [1, 10, 100, 1000]}, cv=cv, n_jobs=n_jobs)
+    return Pipeline([("features", features), ("classifier", search)])
