@@ -58,15 +58,14 @@ class FineTunedCNNClassifier(ClassifierMixin, BaseEstimator):
     batch_size : int, default=32
         The largest number of images in one step.
     augment : {"photo", "any_orientation", "text"}, callable or None, default=None
-        Random changes of the training images. None trains on stored activations, so
-        the frozen stages run once.
-        ``"photo"`` flips, shifts, rotates, zooms and changes colours a little; ``"any_orientation"`` flips and
+        Random changes of the training images. None trains on stored activations, so the frozen stages run once.
+        ``"photo"`` flips, zooms in, shifts, rotates and changes colours a little; ``"any_orientation"`` flips and
         turns, for cells, tiles and microscopes; ``"text"`` does not flip. A callable maps one uint8 tensor
         (3, H, W) to another, as torchvision's v2 transforms do.
     n_views : int or None, default=None
         None augments afresh each epoch, and runs the frozen stages each time. A number draws so many views of each
         image once, keeps their activations at the cut, and picks one of them each epoch, which is many times faster.
-    tta : int, default=8
+    tta : int, default=4
         Test-time augmentation: with `augment`, `predict_proba` averages over so many views of each image, itself and
         augmented ones, always the same. 1 looks at the image alone, and is so many times faster.
     head_hidden : tuple of int, default=()
@@ -185,7 +184,7 @@ class FineTunedCNNClassifier(ClassifierMixin, BaseEstimator):
         batch_size=32,
         augment=None,
         n_views=None,
-        tta=8,
+        tta=4,
         head_hidden=(),
         dropout=0.2,
         weight_decay=0.01,

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from torch import nn
 from torchvision.transforms import v2
 
 from ._decoding import resize
@@ -85,28 +86,26 @@ _seeding = threading.Lock()
 Augmentation = Callable[[torch.Tensor], torch.Tensor]
 
 
-def _jitter(degrees: float, shift: float, zoom: float) -> list[v2.Transform]:
-    """Rotate by up to `degrees`, shift by up to `shift` of the side, zoom by up to `zoom`.
+def _jitter(degrees: float, shift: float, zoom: tuple[float, float]) -> v2.Transform:
+    """Rotate by up to `degrees`, shift by up to `shift` of the side, magnify by a factor within `zoom`.
 
-    The image is mirrored at its borders first, since black corners would be a feature to learn.
+    The image goes on beyond its borders as in a mirror, since black corners would be a feature to learn.
     """
 
-    class _Mirrored(v2.RandomAffine):
-        def forward(self, image: torch.Tensor) -> torch.Tensor:
-            height, width = image.shape[-2:]
-            border = min(height, width) // 4
-            padded = v2.functional.pad(image, [border] * 4, padding_mode="reflect") if border else image
-            return v2.functional.center_crop(super().forward(padded), [height, width])
-
-    # The shift is a share of the padded side, 1.5 times the image's.
-    return [
-        _Mirrored(
-            degrees,
-            translate=(shift / 1.5, shift / 1.5),
-            scale=(1 - zoom, 1 + zoom),
-            interpolation=v2.InterpolationMode.BILINEAR,
+    def jitter(image: torch.Tensor) -> torch.Tensor:
+        turn, right, down, size = torch.rand(4).tolist()
+        angle = math.radians(degrees * (2 * turn - 1))
+        scale = 1 / (zoom[0] + size * (zoom[1] - zoom[0]))
+        cos, sin, aspect = scale * math.cos(angle), scale * math.sin(angle), image.shape[-1] / image.shape[-2]
+        # Where each pixel comes from, in coordinates that run from -1 to 1 over the image.
+        origin = torch.tensor(
+            [[[cos, sin / aspect, 2 * shift * (2 * right - 1)], [-sin * aspect, cos, 2 * shift * (2 * down - 1)]]]
         )
-    ]
+        grid = nn.functional.affine_grid(origin, [1, *image.shape], align_corners=False)
+        moved = nn.functional.grid_sample(image[None].float(), grid, padding_mode="reflection", align_corners=False)
+        return moved[0].round().to(torch.uint8)
+
+    return v2.Lambda(jitter)
 
 
 def _quarter_turn(image: torch.Tensor) -> torch.Tensor:
@@ -118,16 +117,16 @@ def _quarter_turn(image: torch.Tensor) -> torch.Tensor:
 AUGMENTATIONS: dict[str, Callable[[], list[v2.Transform]]] = {
     "photo": lambda: [
         v2.RandomHorizontalFlip(),
-        *_jitter(degrees=10, shift=0.1, zoom=0.15),
+        _jitter(degrees=10, shift=0.1, zoom=(1.0, 1.3)),
         v2.ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2),
     ],
     "any_orientation": lambda: [
         v2.RandomHorizontalFlip(),
         v2.RandomVerticalFlip(),
         v2.Lambda(_quarter_turn),
-        *_jitter(degrees=3, shift=0.02, zoom=0.0),
+        _jitter(degrees=3, shift=0.02, zoom=(1.0, 1.0)),
     ],
-    "text": lambda: [*_jitter(degrees=5, shift=0.1, zoom=0.1)],
+    "text": lambda: [_jitter(degrees=5, shift=0.1, zoom=(0.9, 1.1))],
 }
 """Presets by domain; each value builds the list of torchvision v2 transforms that make it up."""
 
