@@ -1,7 +1,7 @@
 """Accuracy and time of each way to use a pretrained network, on four kinds of images, against the peers.
 
     python benchmarks/accuracy.py            # runs what is not finished yet, writes the table and the figure
-    python benchmarks/accuracy.py --only elpv --seeds 2
+    python benchmarks/accuracy.py --problem elpv clothing --strategy fine-tuned --seeds 2
     python benchmarks/accuracy.py --report   # the table and the figure alone
 
 ELPV: package elpv-dataset. Fashion-MNIST: Debian's package dataset-fashion-mnist. Clothing: a folder of photos, see
@@ -104,15 +104,15 @@ def finished() -> pd.DataFrame:
     return pd.DataFrame([json.loads(line) for line in RESULTS.read_text().splitlines()])
 
 
-def run(only: str | None, strategies: str | None, max_seeds: int) -> None:
+def run(problems: list[str] | None, strategies: list[str] | None, max_seeds: int) -> None:
     """Run the cells that are not finished; the first seed of all before the second of any."""
     done = set(finished()[["problem", "strategy", "seed"]].itertuples(index=False, name=None))
     for seed in range(max_seeds):
         for name, wanted, seeds in PLAN:
-            if seed >= seeds or (only is not None and only not in name):
+            if seed >= seeds or (problems is not None and name not in problems):
                 continue
             for strategy in wanted:
-                if (name, strategy, seed) in done or (strategies is not None and strategies not in strategy):
+                if (name, strategy, seed) in done or (strategies is not None and strategy not in strategies):
                     continue
                 print(f"{name}, {strategy}, seed {seed} … ", end="", flush=True)
                 cell = {"problem": name, "strategy": strategy, "seed": seed}
@@ -200,13 +200,13 @@ def report() -> None:
 def main() -> None:
     """Run and report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", help="run problems whose name contains this")
-    parser.add_argument("--strategy", help="run strategies whose name contains this")
+    parser.add_argument("--problem", nargs="+", help="run these problems", choices=[name for name, _, _ in PLAN])
+    parser.add_argument("--strategy", nargs="+", help="run these strategies", choices=list(STRATEGIES))
     parser.add_argument("--seeds", type=int, default=5, help="run so many seeds at most")
     parser.add_argument("--report", action="store_true", help="run nothing")
     arguments = parser.parse_args()
     if not arguments.report:
-        run(arguments.only, arguments.strategy, arguments.seeds)
+        run(arguments.problem, arguments.strategy, arguments.seeds)
     report()
 
 

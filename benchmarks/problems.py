@@ -47,7 +47,7 @@ def _elpv(n: str = "1968", *, seed: int) -> Problem:
 def _clothing(*, seed: int) -> Problem:
     """900 of the 1,272 photos, stratified."""
     if not CLOTHING.is_dir():
-        raise FileNotFoundError(f"No folder {CLOTHING}. Put the photos there, or leave this problem out (--only).")
+        raise FileNotFoundError(f"No folder {CLOTHING}. Put the photos there, or leave this problem out (--problem).")
     folders = [load_image_folder(CLOTHING / part) for part in ("train", "test")]
     X, y = (np.concatenate([folder[key] for folder in folders]) for key in ("data", "target"))
     train, test = train_test_split(np.arange(len(y)), train_size=900, stratify=y, random_state=seed)
