@@ -8,7 +8,7 @@ from timm.data.transforms_factory import transforms_imagenet_eval
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms._presets import ImageClassification
 
-from sktransfer._preprocessing import AUGMENTATIONS, Preprocessing, augment_canvas, resolve_augmentation
+from sktransfer._preprocessing import AUGMENTATIONS, Preprocessing, _jitter, augment_canvas, resolve_augmentation
 
 TIMM_OPTIONS = [(224, 0.875, "center"), (160, 0.95, "center"), (224, 1.0, "squash"), ((96, 128), 0.9, "center")]
 SIZES = [(427, 640), (300, 300), (61, 50), (1000, 333), (224, 256)]
@@ -96,3 +96,53 @@ def test_text_is_never_mirrored():
 def test_callable_and_none_pass_through():
     assert resolve_augmentation(None) is None
     assert resolve_augmentation(torch.flip) is torch.flip
+
+
+# --- the warp ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def extreme(monkeypatch):
+    """Make the warp draw its largest rotation, no shift, and its smallest zoom."""
+    monkeypatch.setattr(torch, "rand", lambda n: torch.tensor([1.0, 0.5, 0.5, 0.0]))
+
+
+def _canvas(height, width):
+    return torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, height, width), dtype=np.uint8))
+
+
+@pytest.mark.parametrize("shape", [(20, 20), (20, 32)])
+def test_warp_that_does_nothing(shape):
+    canvas = _canvas(*shape)
+    assert torch.equal(_jitter(degrees=0, shift=0, zoom=(1, 1))(canvas), canvas)
+
+
+def test_warp_rotates(extreme):
+    square, wide = _canvas(20, 20), _canvas(20, 32)
+    turned = _jitter(degrees=90, shift=0, zoom=(1, 1))(square)
+    assert any((turned.int() - torch.rot90(square, k, (1, 2)).int()).abs().max() <= 1 for k in (1, -1))
+    upside_down = _jitter(degrees=180, shift=0, zoom=(1, 1))(wide)
+    assert (upside_down.int() - wide.flip((1, 2)).int()).abs().max() <= 1
+
+
+def test_warp_keeps_a_disc_round_on_a_wide_canvas(extreme):
+    rows, columns = torch.meshgrid(torch.arange(60) - 29.5, torch.arange(100) - 49.5, indexing="ij")
+    disc = (255 * (rows**2 + columns**2 < 20**2)).to(torch.uint8).expand(3, -1, -1)
+    turned = _jitter(degrees=45, shift=0, zoom=(1, 1))(disc)
+    changed = (turned > 127) != (disc > 127)
+    assert changed[..., 25:75].float().mean() < 0.01  # the mirrored disc comes in at the corners
+
+
+def test_warp_magnifies(extreme):
+    rows, columns = torch.meshgrid(torch.arange(60) - 29.5, torch.arange(100) - 49.5, indexing="ij")
+    small, large = ((255 * (rows**2 + columns**2 < r**2)).to(torch.uint8).expand(3, -1, -1) for r in (10, 20))
+    magnified = _jitter(degrees=0, shift=0, zoom=(2, 2))(small)
+    assert ((magnified > 127) != (large > 127)).float().mean() < 0.01
+
+
+def test_warp_mirrors_at_the_border(monkeypatch):
+    monkeypatch.setattr(torch, "rand", lambda n: torch.tensor([0.5, 1.0, 0.5, 0.0]))
+    canvas = _canvas(20, 20)
+    shifted = _jitter(degrees=0, shift=0.25, zoom=(1, 1))(canvas)
+    assert torch.equal(shifted[..., :15], canvas[..., 5:])
+    assert torch.equal(shifted[..., 15:], canvas[..., 15:].flip(-1))
