@@ -111,8 +111,10 @@ class TunedNetwork(nn.Module):
 def new_network(estimator: BaseEstimator, backbone: Backbone, n_frozen: int, n_classes: int) -> TunedNetwork:
     """Return the stages after the cut with a random head, as the classifier's parameters have it."""
     (n_features,) = feature_counts(backbone, [len(backbone.stages)], "avg")
+    # Without a rate they are as good as frozen: no gradients, which would count when gradients are clipped.
+    learns = estimator.weights is None or estimator.lr_factor > 0
     network = TunedNetwork(
-        copy.deepcopy(backbone.stages[n_frozen:]).requires_grad_(True),
+        copy.deepcopy(backbone.stages[n_frozen:]).requires_grad_(learns),
         n_features,
         n_classes,
         head_hidden=estimator.head_hidden,
