@@ -440,7 +440,10 @@ def test_last_batch_of_one_image(params):
 # --- interrupts -------------------------------------------------------------------------------------------
 
 
-def test_ctrl_c_is_not_a_finished_fit(tiny):
+def test_ctrl_c_is_not_a_finished_fit(tiny, request):
+    # A shell that runs this in the background makes Python ignore the signal.
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, handler))
     tiny.set_params(freeze=0, max_epochs=10_000)
     interrupt = threading.Timer(3, lambda: os.kill(os.getpid(), signal.SIGINT))
     interrupt.start()
