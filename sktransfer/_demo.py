@@ -25,7 +25,10 @@ FIGURE = Path("sktransfer-demo.png")
 
 
 def strategies() -> dict[str, BaseEstimator]:
-    """Return the three usual ways to apply a pretrained network to other images."""
+    """Return the three usual ways to apply a pretrained network to other images.
+
+    Fine-tuning is cut short, to 20 steps, so its learning rate is lower than the default.
+    """
     return {
         "features + scaling + SVM": make_pipeline(
             PretrainedCNNFeatures(image_size=IMAGE_SIZE), StandardScaler(), SVC(C=3)
@@ -34,7 +37,7 @@ def strategies() -> dict[str, BaseEstimator]:
             image_size=IMAGE_SIZE, freeze="all", head_hidden=(64,), augment=None, max_epochs=20, random_state=0
         ),
         "fine-tuned": FineTunedCNNClassifier(
-            image_size=IMAGE_SIZE, augment="any_orientation", max_epochs=4, random_state=0
+            image_size=IMAGE_SIZE, augment="any_orientation", max_epochs=4, lr=1e-3, random_state=0
         ),
     }
 
