@@ -26,7 +26,7 @@ from ._inputs import (
 )
 from ._preprocessing import AUGMENTATIONS
 from ._training import OngoingTraining, new_net, train
-from ._training_data import FrozenBody, make_views
+from ._training_data import Examples, FrozenBody, make_views
 
 
 class FineTunedCNNClassifier(ClassifierMixin, BaseEstimator):
@@ -275,11 +275,11 @@ class FineTunedCNNClassifier(ClassifierMixin, BaseEstimator):
             seed = self._seed
         backbone = resolve_backbone(self, seed)
         body = FrozenBody(make_extractor(self, backbone), self._resolve_freeze(backbone))
-        n_classes = len(encoder.classes_)
+        examples = Examples(images, encoder.transform(y), (weights / weights.mean()).astype(np.float32))
         # Every draw of torch's global generator lies within, so the user's own is left as it was.
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            net, history = train(self, body, images, encoder.transform(y), weights, n_classes, seed, trained)
+            net, history = train(self, body, examples, len(encoder.classes_), seed, trained)
 
         # Only a fit that came to its end leaves a fitted estimator.
         vars(self).pop("_ongoing", None)
@@ -324,7 +324,8 @@ class FineTunedCNNClassifier(ClassifierMixin, BaseEstimator):
             self._check_same_classes(encoder.classes_)
         labels = encoder.transform(y)
         sample_weight = _check_sample_weight(sample_weight, y, ensure_non_negative=True)
-        weights = (sample_weight * compute_sample_weight(self.class_weight, y)).astype(np.float32)
+        weights = sample_weight * compute_sample_weight(self.class_weight, y)
+        examples = Examples(images, labels, weights.astype(np.float32))
 
         seed = int(check_random_state(self.random_state).randint(2**31)) if first else self._seed
         backbone = resolve_backbone(self, seed)
@@ -334,8 +335,8 @@ class FineTunedCNNClassifier(ClassifierMixin, BaseEstimator):
             torch.manual_seed(seed)
             ongoing = getattr(self, "_ongoing", None)
             if ongoing is None:
-                ongoing = OngoingTraining(self, body, images, labels, weights, len(encoder.classes_), seed)
-            ongoing.go_on(self, body, images, labels, weights)
+                ongoing = OngoingTraining(self, body, examples, len(encoder.classes_), seed)
+            ongoing.go_on(self, body, examples)
 
         self._keep(encoder.classes_, n_frozen, backbone, seed)
         self._ongoing = ongoing

@@ -32,8 +32,7 @@ from ._finetuning import (
     take_over,
     warmup_cosine,
 )
-from ._images import Images
-from ._training_data import EvenBatches, FrozenBody, TrainingSet, make_training_set
+from ._training_data import EvenBatches, Examples, FrozenBody, TrainingSet, make_training_set
 
 History = list[dict[str, float]]
 
@@ -41,9 +40,7 @@ History = list[dict[str, float]]
 def train(
     estimator: BaseEstimator,
     body: FrozenBody,
-    images: Images,
-    labels: np.ndarray,
-    weights: np.ndarray,
+    examples: Examples,
     n_classes: int,
     seed: int,
     trained: TunedNetwork | None = None,
@@ -55,24 +52,22 @@ def train(
     estimator : FineTunedCNNClassifier
         Its parameters say how.
     body : FrozenBody
-    images : Images
-    labels : ndarray of shape (n_images,), int64
-    weights : ndarray of shape (n_images,)
+    examples : Examples
+        Those to train on and, with early stopping, those to hold out.
     n_classes : int
     seed : int
     trained : TunedNetwork or None
         Go on from this one; by default start from the pretrained weights.
     """
-    weights = (weights / weights.mean()).astype(np.float32)
     shuffler, viewer = (np.random.default_rng([seed, stream]) for stream in (0, 1))
-    rows, held_out = _split(estimator, labels, seed)
-    train_set = make_training_set(estimator, body, images, rows, labels, weights, viewer)
+    rows, held_out = _split(estimator, examples.labels, seed)
+    train_set = make_training_set(estimator, body, examples, rows, viewer)
     valid_set = None
     if held_out is not None:
-        activations = body.activations(images, held_out)
-        valid_set = TrainingSet(activations, labels[held_out], weights[held_out], body.engine)
+        target = examples.labels[held_out], examples.weights[held_out]
+        valid_set = TrainingSet(body.activations(examples.images, held_out), *target, body.engine)
 
-    network = first_network(estimator, body, images, rows, labels, weights, n_classes, trained)
+    network = first_network(estimator, body, examples, rows, n_classes, trained)
     recipe = resolve_recipe(estimator, len(rows), body.extractor.backbone.pretrained)
     earlier = estimator.history_ if trained is not None else ()
     record = Record(len(rows), recipe.max_epochs, estimator.verbose, earlier)
@@ -91,8 +86,8 @@ class OngoingTraining:
     estimator : FineTunedCNNClassifier
         Its parameters at this time say how, and its network, if it has one, is where to start.
     body : FrozenBody
-    images, labels, weights
-        The first images, to fit the first head on.
+    examples : Examples
+        The first ones, to fit the first head on.
     n_classes : int
     seed : int
     """
@@ -101,37 +96,31 @@ class OngoingTraining:
         self,
         estimator: BaseEstimator,
         body: FrozenBody,
-        images: Images,
-        labels: np.ndarray,
-        weights: np.ndarray,
+        examples: Examples,
         n_classes: int,
         seed: int,
     ) -> None:
         trained = estimator.net_.module_ if hasattr(estimator, "net_") else None
-        rows = np.arange(len(images))
-        network = first_network(estimator, body, images, rows, labels, weights, n_classes, trained)
-        self.record = Record(len(images), 1, estimator.verbose, getattr(estimator, "history_", ()))
-        recipe = resolve_recipe(estimator, len(images), body.extractor.backbone.pretrained)
+        n_images = len(examples.images)
+        network = first_network(estimator, body, examples, np.arange(n_images), n_classes, trained)
+        self.record = Record(n_images, 1, estimator.verbose, getattr(estimator, "history_", ()))
+        recipe = resolve_recipe(estimator, n_images, body.extractor.backbone.pretrained)
         self.net = new_net(estimator, network, recipe, shuffler=np.random.default_rng([seed, 0]), record=self.record)
         self.net.initialize()
         self.viewer = np.random.default_rng([seed, 1])
 
-    def go_on(
-        self, estimator: BaseEstimator, body: FrozenBody, images: Images, labels: np.ndarray, weights: np.ndarray
-    ) -> None:
+    def go_on(self, estimator: BaseEstimator, body: FrozenBody, examples: Examples) -> None:
         """Go once through these images."""
-        rows = np.arange(len(images))
-        self.record.n_images = len(images)
-        run(self.net, make_training_set(estimator, body, images, rows, labels, weights, self.viewer), epochs=1)
+        self.record.n_images = len(examples.images)
+        rows = np.arange(self.record.n_images)
+        run(self.net, make_training_set(estimator, body, examples, rows, self.viewer), epochs=1)
 
 
 def first_network(
     estimator: BaseEstimator,
     body: FrozenBody,
-    images: Images,
+    examples: Examples,
     rows: np.ndarray,
-    labels: np.ndarray,
-    weights: np.ndarray,
     n_classes: int,
     trained: TunedNetwork | None,
 ) -> TunedNetwork:
@@ -141,7 +130,8 @@ def first_network(
     if trained is not None:
         take_over(network, trained)
     elif backbone.pretrained:
-        fit_first_head(network, body.features(images, rows), labels[rows], weights[rows])
+        features = body.features(examples.images, rows)
+        fit_first_head(network, features, examples.labels[rows], examples.weights[rows])
     return network
 
 

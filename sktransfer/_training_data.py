@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from numbers import Integral
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,6 +17,23 @@ from ._images import Images
 from ._preprocessing import Augmentation, augment_canvas, resolve_augmentation
 
 Batch = tuple[torch.Tensor, list[torch.Tensor]]
+
+
+class Examples(NamedTuple):
+    """Images with what is known of them.
+
+    Parameters
+    ----------
+    images : Images
+    labels : ndarray of shape (n_images,), int64
+        Positions of the classes.
+    weights : ndarray of shape (n_images,), float32
+        How much each counts in the loss.
+    """
+
+    images: Images
+    labels: np.ndarray
+    weights: np.ndarray
 
 
 class FrozenBody:
@@ -121,14 +139,12 @@ class TrainingSet(torch.utils.data.Dataset):
 def make_training_set(
     estimator: BaseEstimator,
     body: FrozenBody,
-    images: Images,
+    examples: Examples,
     rows: np.ndarray,
-    labels: np.ndarray,
-    weights: np.ndarray,
     viewer: np.random.Generator,
 ) -> TrainingSet:
     """Return those rows in the cheapest form that the estimator's augmentation allows; `viewer` draws the views."""
-    target = labels[rows], weights[rows], body.engine
+    images, target = examples.images, (examples.labels[rows], examples.weights[rows], body.engine)
     augment = resolve_augmentation(estimator.augment)
     if augment is None:
         return TrainingSet(body.activations(images, rows), *target)

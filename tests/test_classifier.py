@@ -364,7 +364,7 @@ def test_global_generators_are_left_alone(tiny):
     before = torch.random.get_rng_state(), np.random.get_state()[1].tolist()  # noqa: NPY002 - the global one is meant
     tiny.set_params(augment="photo").fit(DIGITS, TARGET)
     assert torch.equal(torch.random.get_rng_state(), before[0])
-    assert np.random.get_state()[1].tolist() == before[1]  # noqa: NPY002
+    assert np.random.get_state()[1].tolist() == before[1]  # noqa: NPY002 - as above, the global one
 
 
 def test_fitting_again_forgets(tiny):
