@@ -4,9 +4,9 @@
     python benchmarks/accuracy.py --problem elpv clothing --strategy fine-tuned --seeds 2
     python benchmarks/accuracy.py --report   # the table and the figure alone
 
-Needs: pip install 'sktransfer[demo,openvino]' fastai, and Debian's package dataset-fashion-mnist. Clothing is a folder of
-photos, see problems.py; wallpaper groups are generated. Everything uses EfficientNet-Lite0 with the same weights and the
-same splits; ours runs at its defaults, but for the name of the augmentation. Finished cells are kept in
+Needs: pip install 'sktransfer[demo,openvino]' fastai, and Debian's package dataset-fashion-mnist. Clothing is a
+folder of photos, see problems.py; wallpaper groups are generated. Everything uses EfficientNet-Lite0 with the same
+weights and splits; ours runs at its defaults, but for the name of the augmentation. Finished cells are kept in
 benchmarks/results/.
 """
 
