@@ -55,7 +55,7 @@ def load_image_folder(path):
     classes = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     if not classes:
         raise ValueError(f"{str(path)!r} has no subfolders. Put the images of each class into a subfolder of its own.")
-    files = [_images_within(folder / name) for name in classes]
+    files = [images_within(folder / name) for name in classes]
     empty = [name for name, found in zip(classes, files, strict=True) if not found]
     if empty:
         raise ValueError(
@@ -69,7 +69,8 @@ def load_image_folder(path):
     )
 
 
-def _images_within(folder: Path) -> list[str]:
+def images_within(folder: Path) -> list[str]:
+    """Return the paths of all images in a folder and its subfolders, sorted."""
     files = []
     for parent, subfolders, names in os.walk(folder, followlinks=True):
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]

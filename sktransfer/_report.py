@@ -1,0 +1,94 @@
+"""The report of a comparison: one HTML page that needs no network and no other file."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping
+from html import escape
+from typing import Any
+
+from . import __version__
+from ._strategies import StrategyComparison
+
+_PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<style>
+  :root {{ color-scheme: light dark; --line: #8884; --accent: #c65d00; }}
+  body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 0 auto; padding: 1.5rem 1rem 4rem; }}
+  h1 {{ font-size: 1.6rem; line-height: 1.2; }}
+  h2 {{ font-size: 1.15rem; margin-top: 2.5rem; }}
+  .verdict {{ border-left: 4px solid var(--accent); padding: .2rem 0 .2rem 1rem; font-size: 1.1rem; }}
+  .wide {{ overflow-x: auto; }}
+  table {{ border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }}
+  th, td {{ padding: .4rem .7rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }}
+  th:first-child, td:first-child {{ text-align: left; }}
+  tr.best td {{ font-weight: 600; }}
+  td.reason {{ text-align: left; white-space: normal; }}
+  figure {{ margin: 1rem 0; }}
+  img {{ display: block; max-width: 100%; height: auto; background: white; }}
+  figcaption, footer {{ font-size: .9rem; opacity: .75; }}
+  footer {{ margin-top: 3rem; }}
+</style>
+</head>
+<body>
+<h1>{title}</h1>
+<p class="verdict">{verdict}</p>
+<p>{facts}</p>
+<h2>Scores</h2>
+<div class="wide"><table>
+<thead><tr><th>strategy</th><th>{scoring}</th><th>spread</th><th>seconds</th></tr></thead>
+<tbody>
+{rows}
+</tbody>
+</table></div>
+{figures}
+<footer>sktransfer {version}. {scoring}: mean over the folds; spread: standard deviation over the folds; seconds: fitting
+and testing on all folds, where the first strategy pays for the frozen features that later ones share.</footer>
+</body>
+</html>
+"""
+
+
+def html_report(comparison: StrategyComparison, title: str, facts: str, figures: Mapping[str, Any]) -> str:
+    """Return the page.
+
+    Parameters
+    ----------
+    comparison : StrategyComparison
+    title : str
+    facts : str
+        A sentence on the images.
+    figures : mapping of str to matplotlib.figure.Figure
+        By caption.
+    """
+    rows = []
+    for name, scores in comparison.scores_.items():
+        mark = ' class="best"' if name == comparison.best_strategy_ else ""
+        cells = f"{scores.mean():.3f}", f"{scores.std(ddof=1):.3f}", f"{comparison.seconds_[name]:.0f}"
+        rows.append(f"<tr{mark}><td>{escape(name)}</td>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
+    for name, reason in comparison.left_out_.items():
+        rows.append(f'<tr><td>{escape(name)}</td><td class="reason" colspan="3">left out: {escape(reason)}</td></tr>')
+    return _PAGE.format(
+        title=escape(title),
+        verdict=escape(comparison.verdict()),
+        facts=escape(facts),
+        scoring=escape(comparison.scoring),
+        rows="\n".join(rows),
+        figures="\n".join(_figure(caption, figure) for caption, figure in figures.items()),
+        version=__version__,
+    )
+
+
+def _figure(caption: str, figure: Any) -> str:
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=150)
+    data = base64.b64encode(content.getvalue()).decode()
+    text = escape(caption)
+    return (
+        f'<figure><img alt="{text}" src="data:image/png;base64,{data}"><figcaption>{text}</figcaption></figure>'
+    )
