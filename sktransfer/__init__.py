@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from ._classifier import FineTunedCNNClassifier
     from ._exceptions import (
         BackboneError,
+        BadImage,
+        DeviceMemoryError,
         ImageError,
+        ModelFileError,
         SktransferError,
         TrainingError,
         UnknownBackboneError,
@@ -23,14 +26,18 @@ if TYPE_CHECKING:
         WeightsNotFoundError,
     )
     from ._features import PretrainedCNNFeatures, make_feature_classifier
+    from ._persistence import load, save
 
 __version__ = "0.1.0"
 
 __all__ = [
     "BackboneError",
+    "BadImage",
     "CacheInfo",
+    "DeviceMemoryError",
     "FineTunedCNNClassifier",
     "ImageError",
+    "ModelFileError",
     "PretrainedCNNFeatures",
     "SktransferError",
     "TrainingError",
@@ -41,7 +48,9 @@ __all__ = [
     "clear_cache",
     "datasets",
     "list_backbones",
+    "load",
     "make_feature_classifier",
+    "save",
     "set_cache_limits",
 ]
 
@@ -50,6 +59,7 @@ _HOME = {
     "FineTunedCNNClassifier": "._classifier",
     **dict.fromkeys(["PretrainedCNNFeatures", "make_feature_classifier"], "._features"),
     "list_backbones": "._backbones",
+    **dict.fromkeys(["load", "save"], "._persistence"),
 }
 
 

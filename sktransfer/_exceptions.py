@@ -8,12 +8,36 @@
     │   ├── UnknownBackboneError    no backbone of that name
     │   ├── WeightsNotFoundError    the weights are not on this machine and cannot be fetched
     │   └── WeightsMismatchError    the weights do not fit the network, or are not those used before
-    └── TrainingError          training went astray
+    ├── ModelFileError         a saved model cannot be read, or an estimator not be saved
+    ├── TrainingError          training went astray
+    └── DeviceMemoryError      the device has too little memory, even for half a batch
 
 Those that blame an argument are ``ValueError`` too, as scikit-learn's conventions want it.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class BadImage:
+    """An image that cannot be read.
+
+    Attributes
+    ----------
+    index : int
+        Its position in X.
+    path : str or None
+        Its file, or None if it did not come from one.
+    reason : str
+        Why it cannot be read.
+    """
+
+    index: int
+    path: str | None
+    reason: str
 
 
 class SktransferError(Exception):
@@ -21,7 +45,17 @@ class SktransferError(Exception):
 
 
 class ImageError(SktransferError, ValueError):
-    """An input is not an image that can be read; the message names which one and why."""
+    """An input is not an image that can be read; the message names which one and why.
+
+    Attributes
+    ----------
+    bad_images : tuple of BadImage
+        The images to blame; empty where X as a whole, or a parameter, is.
+    """
+
+    def __init__(self, message: str, bad_images: Sequence[BadImage] = ()) -> None:
+        super().__init__(message)
+        self.bad_images = tuple(bad_images)
 
 
 class BackboneError(SktransferError, ValueError):
@@ -40,5 +74,13 @@ class WeightsMismatchError(BackboneError):
     """The weights do not fit the network, or differ from those the estimator was fitted with."""
 
 
+class ModelFileError(SktransferError, ValueError):
+    """A saved model is damaged, of another format, or holds what is not trusted; or an estimator cannot be saved."""
+
+
 class TrainingError(SktransferError, RuntimeError):
     """Training went astray: the loss is no longer a number."""
+
+
+class DeviceMemoryError(SktransferError, RuntimeError):
+    """The device has too little memory, even for half a batch."""
