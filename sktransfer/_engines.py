@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import importlib.util
 import itertools
 import threading
@@ -254,7 +255,18 @@ def _sample(backbone: Backbone, start: int) -> torch.Tensor:
 
 
 def feature_counts(backbone: Backbone, cuts: Sequence[int], pooling: str) -> list[int]:
-    """Return the number of pooled features at each cut, found by running one black image."""
-    canvas = torch.zeros((1, *backbone.preprocessing.size, 3), dtype=torch.uint8)
+    """Return the number of pooled features at each cut."""
+    counts = _all_feature_counts(backbone, pooling)
+    return [counts[cut - 1] for cut in cuts]
+
+
+@functools.lru_cache(maxsize=16)
+def _all_feature_counts(backbone: Backbone, pooling: str) -> list[int]:
+    """Return the number of pooled features after each stage, found by running one black image."""
+    counts = []
     with torch.inference_mode():
-        return [CutNetwork(backbone, [cut], pooling).eval()(canvas).shape[1] for cut in cuts]
+        x = torch.zeros(1, 3, *backbone.preprocessing.size)
+        for stage in backbone.stages:
+            x = stage(x)
+            counts.append(pool(x, pooling).shape[1])
+    return counts

@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 
 from ._activation_store import ActivationStore, fingerprint, row_key
 from ._backbones import Backbone
-from ._engines import Engine, make_engine, resolve_engine
+from ._engines import Engine, feature_counts, make_engine, resolve_engine
 from ._images import Images
 from ._preprocessing import Augmentation, augment_canvas
 
@@ -246,6 +246,14 @@ class _Lookup:
         # A stored map at a shallower cut saves the decoding and the stages before it.
         deepest = cuts[0] if pooling is not None else cuts[0] - 1
         self.maps = [(start, f"{common}|{(start,)}|None") for start in range(deepest, 0, -1)]
+        # Stored features of every stage hold those asked for.
+        every = tuple(range(1, len(extractor.backbone.stages) + 1))
+        self.every = f"{common}|{every}|{pooling}"
+        self.columns: np.ndarray | None = None
+        if self.store is not None and pooling is not None and cuts != every:
+            ends = np.cumsum(feature_counts(extractor.backbone, every, pooling))
+            of_stage = np.split(np.arange(ends[-1]), ends[:-1])
+            self.columns = np.concatenate([of_stage[cut - 1] for cut in cuts])
 
     def __call__(self, slots: range) -> list[_Prepared]:
         return [row for slot in slots for row in self._rows_of(slot)]
@@ -276,6 +284,9 @@ class _Lookup:
             return _Prepared(slot, None, 0, _NOTHING)
         key = row_key(self.namespace, content, view)
         row = self.store.get(key)
+        if row is None and self.columns is not None:
+            wider = self.store.get(row_key(self.every, content, view))
+            row = wider[self.columns] if wider is not None else None
         self.store.count(found=row is not None)
         if row is not None:
             return _Prepared(slot, key, None, row)

@@ -64,10 +64,9 @@ def test_looks_ahead_but_not_far_and_stops_early():
 
 def test_unreadable_image_stops_the_decoding_and_is_named():
     images = as_images([np.zeros((8, 8))] * 5 + ["missing.png"] + [np.zeros((8, 8))] * 500)
-    before = threading.active_count()
     with pytest.raises(ImageError, match="image 5 "):
         extractor(n_jobs=2).run(images, [6], "avg")
-    assert threading.active_count() <= before
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("ThreadPoolExecutor")]
 
 
 # --- right, whichever way -----------------------------------------------------------------------------------
@@ -132,6 +131,21 @@ def test_deeper_cut_goes_on_from_a_stored_map(computed):
     set_cache_limits(memory_mb=0)
     np.testing.assert_allclose(extractor().run(pictures(), [5], None), deep, atol=1e-4 * abs(deep).max())
     np.testing.assert_allclose(extractor().run(pictures(), [6], "avg"), every, atol=1e-4 * abs(every).max())
+
+
+def test_features_of_every_stage_serve_for_some_of_them(computed):
+    every = [1, 2, 3, 4, 5, 6]
+    extractor().run(pictures(), every, "avg")
+    for cuts in ([6], [2], [1, 4]):
+        got = extractor().run(pictures(), cuts, "avg")
+        np.testing.assert_allclose(got, reference_of(cuts), atol=1e-5 * abs(got).max())
+    assert sum(n for _, n in computed) == 10
+    extractor().run(pictures(), [6], "max")
+    assert sum(n for _, n in computed) == 20
+
+
+def reference_of(cuts):
+    return np.concatenate([reference(pictures(), [cut], "avg") for cut in cuts], axis=1)
 
 
 def test_store_that_is_off_computes_each_time(computed, no_store):
