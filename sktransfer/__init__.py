@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from . import datasets
     from ._activation_store import CacheInfo, cache_info, clear_cache, set_cache_limits
     from ._backbones import list_backbones
+    from ._bad_images import find_bad_images
     from ._classifier import FineTunedCNNClassifier
     from ._exceptions import (
         BackboneError,
@@ -47,6 +48,7 @@ __all__ = [
     "cache_info",
     "clear_cache",
     "datasets",
+    "find_bad_images",
     "list_backbones",
     "load",
     "make_feature_classifier",
@@ -58,6 +60,7 @@ _HOME = {
     **dict.fromkeys(["CacheInfo", "cache_info", "clear_cache", "set_cache_limits"], "._activation_store"),
     "FineTunedCNNClassifier": "._classifier",
     **dict.fromkeys(["PretrainedCNNFeatures", "make_feature_classifier"], "._features"),
+    "find_bad_images": "._bad_images",
     "list_backbones": "._backbones",
     **dict.fromkeys(["load", "save"], "._persistence"),
 }
