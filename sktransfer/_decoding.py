@@ -210,7 +210,8 @@ def _levels(array: np.ndarray, value_range: ValueRange) -> np.ndarray:
     limits = _NATURAL_RANGE.get(array.dtype.str[1:]) if value_range == "auto" else value_range
     if array.dtype == np.uint8 and limits == (0, 255):
         return array
-    values = np.asarray(array, dtype=np.float64)
+    with np.errstate(invalid="ignore"):  # NaN is refused below
+        values = np.asarray(array, dtype=np.float64)
     lowest, highest = float(values.min()), float(values.max())
     if not (math.isfinite(lowest) and math.isfinite(highest)):
         raise ImageError("it holds NaN or infinity. Replace them, for instance with np.nan_to_num.")

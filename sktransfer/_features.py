@@ -16,7 +16,6 @@ from sklearn.utils.validation import check_is_fitted
 from ._backbones import Backbone
 from ._bad_images import listed
 from ._engines import POOLINGS, feature_counts
-from ._exceptions import BadImage
 from ._inputs import SHARED_CONSTRAINTS, check_images, make_extractor, resolve_backbone, resolve_stage
 
 
@@ -206,7 +205,7 @@ class PretrainedCNNFeatures(TransformerMixin, BaseEstimator):
         check_is_fitted(self)
         images = check_images(self, X, reset=False)
         backbone = resolve_backbone(self)
-        bad: list[BadImage] | None = [] if self.on_error == "nan" else None
+        bad = [] if self.on_error == "nan" else None
         features = make_extractor(self, backbone).run(images, self._cuts(backbone), self.pooling, bad=bad)
         if bad:
             message = f"Cannot read {len(bad)} of {len(images)} images; their features are NaN:\n{listed(bad)}"
