@@ -8,13 +8,20 @@ somebody would write it who wants to get past it; the JSON within that content; 
 
 from __future__ import annotations
 
+import copy
+import json
+import random
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import atheris
 
 with atheris.instrument_imports(include=["skops.io", "sktransfer._persistence", "sktransfer._weights"]):
+    import skops.io  # noqa: F401 - imported to be instrumented
+
     from sktransfer._persistence import _framed, load
     from sktransfer._weights import read_weights
 
@@ -25,6 +32,7 @@ from sktransfer import SktransferError
 
 KINDS = ("file", "content", "schema of a classifier", "schema of a pipeline", "safetensors", "pth")
 MODELS = fitted_models()
+ODD_VALUES = [None, True, -1, 2**31, 1e308, "", "os", "system", "builtins", "eval", "ObjectNode", [], {}]
 FOLDER = Path(tempfile.mkdtemp(prefix="sktransfer-fuzz-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
 
 
@@ -46,6 +54,33 @@ def one_file(data: bytes) -> None:
         pass
 
 
+def mutated(data: bytes, max_size: int, seed: int) -> bytes:
+    """Change JSON as a tree more often than as bytes: hardly any of its bytes can change and leave it JSON."""
+    rng = random.Random(seed)
+    if data and KINDS[data[0] % len(KINDS)].startswith("schema") and rng.random() < 0.8:
+        try:
+            tree = json.loads(data[1:])
+        except ValueError:
+            return atheris.Mutate(data, max_size)
+        for _ in range(rng.randint(1, 3)):
+            places = list(places_in(tree))
+            if places:
+                container, key = rng.choice(places)
+                other, other_key = rng.choice(places)
+                container[key] = rng.choice([*ODD_VALUES, copy.deepcopy(other[other_key])])
+        content = json.dumps(tree, separators=(",", ":")).encode()
+        return data[:1] + content[: max_size - 1]
+    return atheris.Mutate(data, max_size)
+
+
+def places_in(node: Any) -> Iterator[tuple[Any, Any]]:
+    """Yield every container in a tree of JSON with each of its keys."""
+    items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for key, value in items:
+        yield node, key
+        yield from places_in(value)
+
+
 if __name__ == "__main__":
-    atheris.Setup(sys.argv, one_file)
+    atheris.Setup(sys.argv, one_file, custom_mutator=mutated)
     atheris.Fuzz()
