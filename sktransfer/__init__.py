@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from ._exceptions import (
         BackboneError,
         BadImage,
-        DeviceMemoryError,
         ImageError,
         ModelFileError,
         SktransferError,
@@ -35,7 +34,6 @@ __all__ = [
     "BackboneError",
     "BadImage",
     "CacheInfo",
-    "DeviceMemoryError",
     "FineTunedCNNClassifier",
     "ImageError",
     "ModelFileError",

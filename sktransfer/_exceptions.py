@@ -9,8 +9,7 @@
     │   ├── WeightsNotFoundError    the weights are not on this machine and cannot be fetched
     │   └── WeightsMismatchError    the weights do not fit the network, or are not those used before
     ├── ModelFileError         a saved model cannot be read, or an estimator not be saved
-    ├── TrainingError          training went astray
-    └── DeviceMemoryError      the device has too little memory, even for half a batch
+    └── TrainingError          training went astray
 
 Those that blame an argument are ``ValueError`` too, as scikit-learn's conventions want it.
 """
@@ -80,7 +79,3 @@ class ModelFileError(SktransferError, ValueError):
 
 class TrainingError(SktransferError, RuntimeError):
     """Training went astray: the loss is no longer a number."""
-
-
-class DeviceMemoryError(SktransferError, RuntimeError):
-    """The device has too little memory, even for half a batch."""

@@ -236,7 +236,7 @@ def _culprits(estimator: BaseEstimator) -> Iterator[str]:
             continue  # their own parameters come by themselves
         try:
             fine = not _untrusted_types(skops_io.dumps(value))
-        except Exception:  # as in `_packed`
+        except Exception:  # a value may fail in any way; whichever, it is a culprit
             fine = False
         if not fine:
             yield name
