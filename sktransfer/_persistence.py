@@ -117,8 +117,8 @@ def load(path: str | os.PathLike) -> Any:
 
 
 def _framed(content: bytes) -> bytes:
-    packages = ("numpy", "scikit-learn", "skops", "torch", "timm")
-    writers = json.dumps({"sktransfer": _own_version(), **{name: version(name) for name in packages}})
+    packages = ("sktransfer", "numpy", "scikit-learn", "skops", "torch", "timm")
+    writers = json.dumps({name: version(name) for name in packages})
     rest = f" {writers}\n".encode() + content
     return _MAGIC + f"{FORMAT}\n".encode() + hashlib.sha256(rest).hexdigest().encode() + rest
 
@@ -131,8 +131,8 @@ def _unframed(content: bytes, source: str) -> bytes:
     if first != _MAGIC + str(FORMAT).encode():
         raise ModelFileError(
             f"{source!r} has the format {first[len(_MAGIC) :][:20].decode('ascii', 'replace')!r}; this version of "
-            f"sktransfer ({_own_version()}) reads {str(FORMAT)!r}. Load it with the version that wrote it, or save it "
-            "anew."
+            f"sktransfer ({version('sktransfer')}) reads {str(FORMAT)!r}. Load it with the version that wrote it, or "
+            "save it anew."
         )
     digest, signed = rest[:64], rest[64:]
     if hashlib.sha256(signed).hexdigest().encode() != digest:
@@ -141,12 +141,6 @@ def _unframed(content: bytes, source: str) -> bytes:
             "was written with. Copy it again from where it was whole."
         )
     return signed.partition(b"\n")[2]
-
-
-def _own_version() -> str:
-    from . import __version__
-
-    return __version__
 
 
 # What is in it

@@ -189,7 +189,7 @@ def test_missing_file(tmp_path):
 
 def test_second_line_names_the_writers(content):
     writers = json.loads(content.split(b"\n")[1][64:])
-    assert writers["sktransfer"] == sktransfer.__version__ and writers["torch"] == importlib.metadata.version("torch")
+    assert all(writers[name] == importlib.metadata.version(name) for name in ("sktransfer", "torch", "skops"))
 
 
 def test_other_backbone_weights_are_refused(tmp_path):
