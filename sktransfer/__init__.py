@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ._backbones import list_backbones
     from ._bad_images import find_bad_images
     from ._classifier import FineTunedCNNClassifier
+    from ._duplicates import find_duplicates
     from ._exceptions import (
         BackboneError,
         BadImage,
@@ -47,6 +48,7 @@ __all__ = [
     "clear_cache",
     "datasets",
     "find_bad_images",
+    "find_duplicates",
     "list_backbones",
     "load",
     "make_feature_classifier",
@@ -59,6 +61,7 @@ _HOME = {
     "FineTunedCNNClassifier": "._classifier",
     **dict.fromkeys(["PretrainedCNNFeatures", "make_feature_classifier"], "._features"),
     "find_bad_images": "._bad_images",
+    "find_duplicates": "._duplicates",
     "list_backbones": "._backbones",
     **dict.fromkeys(["load", "save"], "._persistence"),
 }
