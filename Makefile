@@ -3,12 +3,13 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test test-slow lint format clean
+.PHONY: help demo test test-slow fuzz lint format clean
 
 help:
 	@echo "make demo       classify real photos of solar cells in three ways (about 5 minutes)"
 	@echo "make test       run the tests"
 	@echo "make test-slow  run the tests that take long"
+	@echo "make fuzz       fuzz the front door and the loaders of files (about 10 minutes)"
 	@echo "make lint       ruff and mypy"
 	@echo "make format     let ruff mend what it can"
 
@@ -27,6 +28,12 @@ test: $(VENV)/.test
 test-slow: $(VENV)/.test
 	$(BIN)/python -m pytest -m slow
 
+FUZZ_SECONDS ?= 300
+fuzz: $(VENV)/.fuzz
+	$(BIN)/python fuzz/seeds.py .fuzz
+	$(BIN)/python fuzz/front_door.py .fuzz/front_door -max_total_time=$(FUZZ_SECONDS) -timeout=5 -rss_limit_mb=1000
+	$(BIN)/python fuzz/loaders.py .fuzz/loaders -max_total_time=$(FUZZ_SECONDS) -timeout=20 -rss_limit_mb=4000
+
 lint: $(VENV)/.lint
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -37,4 +44,4 @@ format: $(VENV)/.lint
 	$(BIN)/ruff format
 
 clean:
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .fuzz

@@ -175,7 +175,7 @@ def count(name: str, folder: Path, n: int) -> None:
     for key in keys_of(n):
         try:
             good += store.get(key) is not None
-        except Exception:  # as above
+        except Exception:  # a damaged row makes each library raise another kind
             continue
     print(good)
 

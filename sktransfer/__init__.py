@@ -12,10 +12,14 @@ if TYPE_CHECKING:
     from . import datasets
     from ._activation_store import CacheInfo, cache_info, clear_cache, set_cache_limits
     from ._backbones import list_backbones
+    from ._bad_images import find_bad_images
     from ._classifier import FineTunedCNNClassifier
+    from ._duplicates import find_duplicates
     from ._exceptions import (
         BackboneError,
+        BadImage,
         ImageError,
+        ModelFileError,
         SktransferError,
         TrainingError,
         UnknownBackboneError,
@@ -23,14 +27,17 @@ if TYPE_CHECKING:
         WeightsNotFoundError,
     )
     from ._features import PretrainedCNNFeatures, make_feature_classifier
+    from ._persistence import load, save
 
 __version__ = "0.1.0"
 
 __all__ = [
     "BackboneError",
+    "BadImage",
     "CacheInfo",
     "FineTunedCNNClassifier",
     "ImageError",
+    "ModelFileError",
     "PretrainedCNNFeatures",
     "SktransferError",
     "TrainingError",
@@ -40,8 +47,12 @@ __all__ = [
     "cache_info",
     "clear_cache",
     "datasets",
+    "find_bad_images",
+    "find_duplicates",
     "list_backbones",
+    "load",
     "make_feature_classifier",
+    "save",
     "set_cache_limits",
 ]
 
@@ -49,7 +60,10 @@ _HOME = {
     **dict.fromkeys(["CacheInfo", "cache_info", "clear_cache", "set_cache_limits"], "._activation_store"),
     "FineTunedCNNClassifier": "._classifier",
     **dict.fromkeys(["PretrainedCNNFeatures", "make_feature_classifier"], "._features"),
+    "find_bad_images": "._bad_images",
+    "find_duplicates": "._duplicates",
     "list_backbones": "._backbones",
+    **dict.fromkeys(["load", "save"], "._persistence"),
 }
 
 

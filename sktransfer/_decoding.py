@@ -11,7 +11,7 @@ import math
 import re
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Literal, TypeAlias, cast
 
@@ -24,6 +24,13 @@ ValueRange: TypeAlias = Literal["auto"] | tuple[float, float]
 
 # Black and white where nobody needs to be told. Integers of any other dtype could mean anything.
 _NATURAL_RANGE = {"b1": (0, 1), "u1": (0, 255), "u2": (0, 65535), "f2": (0, 1), "f4": (0, 1), "f8": (0, 1)}
+
+# Pillow knows more: formats that start other programs (EPS runs Ghostscript), that hold images of other formats, that
+# few tests have ever met. Formats of packages that the user has registered with Pillow, such as HEIF, are read too.
+FORMATS = (
+    *("AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "MPO"),
+    *("PCX", "PNG", "PPM", "QOI", "SGI", "TGA", "TIFF", "WEBP"),
+)
 
 _FILTERS = {name: Image.Resampling[name.upper()] for name in ("nearest", "box", "bilinear", "bicubic", "lanczos")}
 
@@ -49,10 +56,11 @@ def rgb_from_file(
     With `least_side`, a JPEG may come out at a half, a quarter or an eighth of its size, as long as its shorter side
     keeps so many pixels. Its decoder leaves out what would be averaged away, several times faster for a large photo.
     """
-    with _pillow_warnings_ignored(), Image.open(io.BytesIO(content)) as opened:
+    with _pillow_warnings_ignored(), Image.open(io.BytesIO(content), formats=readable_formats()) as opened:
         if least_side is not None and opened.format == "JPEG":
             shrink = max(1.0, min(opened.size) / least_side)
             opened.draft(None, (math.ceil(opened.width / shrink), math.ceil(opened.height / shrink)))
+        _refuse_bombs(opened)
         return _rgb(_pillow_levels(opened, value_range))
 
 
@@ -105,6 +113,26 @@ def resize(
 
 
 # Pillow
+
+
+def readable_formats() -> list[str]:
+    """Name the formats that are read, as this machine's Pillow has them."""
+    Image.init()
+    return [name for name, (opener, _) in Image.OPEN.items() if name in FORMATS or not _is_pillows(opener)]
+
+
+def _is_pillows(opener: Callable) -> bool:
+    return opener.__module__.startswith("PIL.")
+
+
+def _refuse_bombs(image: Image.Image) -> None:
+    """Refuse, before it is decoded, what would take gigabytes; Pillow itself only warns up to twice its limit."""
+    pixels, limit = image.width * image.height, Image.MAX_IMAGE_PIXELS
+    if limit is not None and pixels > limit:
+        raise ImageError(
+            f"its {image.width} x {image.height} = {pixels} pixels exceed the limit of {limit} pixels, it could be a "
+            "decompression bomb. If you trust it, raise PIL.Image.MAX_IMAGE_PIXELS."
+        )
 
 
 @contextmanager
@@ -182,7 +210,8 @@ def _levels(array: np.ndarray, value_range: ValueRange) -> np.ndarray:
     limits = _NATURAL_RANGE.get(array.dtype.str[1:]) if value_range == "auto" else value_range
     if array.dtype == np.uint8 and limits == (0, 255):
         return array
-    values = np.asarray(array, dtype=np.float64)
+    with np.errstate(invalid="ignore"):  # NaN is refused below
+        values = np.asarray(array, dtype=np.float64)
     lowest, highest = float(values.min()), float(values.max())
     if not (math.isfinite(lowest) and math.isfinite(highest)):
         raise ImageError("it holds NaN or infinity. Replace them, for instance with np.nan_to_num.")

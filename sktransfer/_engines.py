@@ -6,10 +6,12 @@ import copy
 import functools
 import importlib.util
 import itertools
+import sys
 import threading
 import warnings
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -155,7 +157,8 @@ class OpenVINOEngine:
             return torch.from_numpy(np.array(result, dtype=np.float32))  # a copy: the request owns its output
 
     def _compile(self, n: int, inputs: np.ndarray) -> Any:
-        import openvino
+        with _telemetry_off():
+            import openvino
 
         if self._model is None:
             with torch.inference_mode(), warnings.catch_warnings():
@@ -169,6 +172,21 @@ class OpenVINOEngine:
             "PERFORMANCE_HINT": "LATENCY",
         }
         return openvino.Core().compile_model(model, "CPU", options).create_infer_request()
+
+
+@contextmanager
+def _telemetry_off() -> Iterator[None]:
+    """Import OpenVINO as if its telemetry were not installed; it would report each import and conversion to Google."""
+    name = "openvino_telemetry"
+    before = sys.modules.get(name)
+    sys.modules[name] = None  # type: ignore[assignment]  # which is how Python marks a module that cannot be imported
+    try:
+        yield
+    finally:
+        if before is None:
+            del sys.modules[name]
+        else:
+            sys.modules[name] = before
 
 
 Engine = TorchEngine | OpenVINOEngine
@@ -264,8 +282,11 @@ def feature_counts(backbone: Backbone, cuts: Sequence[int], pooling: str) -> lis
 def _all_feature_counts(backbone: Backbone, pooling: str) -> list[int]:
     """Return the number of pooled features after each stage, found by running one black image."""
     counts = []
+    size = backbone.preprocessing.size
+    if pooling != "flatten":  # then the number does not depend on the size
+        size = (min(size[0], 256), min(size[1], 256))
     with torch.inference_mode():
-        x = torch.zeros(1, 3, *backbone.preprocessing.size)
+        x = torch.zeros(1, 3, *size)
         for stage in backbone.stages:
             x = stage(x)
             counts.append(pool(x, pooling).shape[1])

@@ -8,6 +8,7 @@
     │   ├── UnknownBackboneError    no backbone of that name
     │   ├── WeightsNotFoundError    the weights are not on this machine and cannot be fetched
     │   └── WeightsMismatchError    the weights do not fit the network, or are not those used before
+    ├── ModelFileError         a saved model cannot be read, or an estimator not be saved
     └── TrainingError          training went astray
 
 Those that blame an argument are ``ValueError`` too, as scikit-learn's conventions want it.
@@ -15,13 +16,45 @@ Those that blame an argument are ``ValueError`` too, as scikit-learn's conventio
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class BadImage:
+    """An image that cannot be read.
+
+    Attributes
+    ----------
+    index : int
+        Its position in X.
+    path : str or None
+        Its file, or None if it did not come from one.
+    reason : str
+        Why it cannot be read.
+    """
+
+    index: int
+    path: str | None
+    reason: str
+
 
 class SktransferError(Exception):
     """Base class: catch it to catch every error of this package."""
 
 
 class ImageError(SktransferError, ValueError):
-    """An input is not an image that can be read; the message names which one and why."""
+    """An input is not an image that can be read; the message names which one and why.
+
+    Attributes
+    ----------
+    bad_images : tuple of BadImage
+        The images to blame; empty where X as a whole, or a parameter, is.
+    """
+
+    def __init__(self, message: str, bad_images: Sequence[BadImage] = ()) -> None:
+        super().__init__(message)
+        self.bad_images = tuple(bad_images)
 
 
 class BackboneError(SktransferError, ValueError):
@@ -38,6 +71,10 @@ class WeightsNotFoundError(BackboneError):
 
 class WeightsMismatchError(BackboneError):
     """The weights do not fit the network, or differ from those the estimator was fitted with."""
+
+
+class ModelFileError(SktransferError, ValueError):
+    """A saved model is damaged, of another format, or holds what is not trusted; or an estimator cannot be saved."""
 
 
 class TrainingError(SktransferError, RuntimeError):

@@ -19,7 +19,9 @@ from tqdm.auto import tqdm
 
 from ._activation_store import ActivationStore, fingerprint, row_key
 from ._backbones import Backbone
+from ._bad_images import with_all_others
 from ._engines import Engine, feature_counts, make_engine, resolve_engine
+from ._exceptions import BadImage, ImageError
 from ._images import Images
 from ._preprocessing import Augmentation, augment_canvas
 
@@ -58,6 +60,7 @@ class _Prepared(NamedTuple):
     key: bytes | None
     start: int | None  # the stage to go on from; None if the row is there
     array: np.ndarray
+    faults: Sequence[BadImage] = ()  # there is no row, since the image cannot be read
 
 
 class Extractor:
@@ -123,6 +126,7 @@ class Extractor:
         views: Views | None = None,
         spill: bool = False,
         bar: tqdm | None = None,
+        bad: list[BadImage] | None = None,
     ) -> np.ndarray:
         """Return the activations of images, in order.
 
@@ -141,6 +145,8 @@ class Extractor:
             Let large results go to a memory-mapped file.
         bar : tqdm or None
             A bar to advance; by default one of its own.
+        bad : list of BadImage or None
+            Filled with the images that cannot be read, whose pooled features are NaN. None makes them an error.
 
         Returns
         -------
@@ -149,14 +155,20 @@ class Extractor:
         """
         indices = np.arange(len(images)) if indices is None else np.asarray(indices)
         n_views = views.count if views is not None else 1
-        lookup = _Lookup(self, images, indices, tuple(cuts), pooling, views)
+        lookup = _Lookup(self, images, indices, tuple(cuts), pooling, views, tolerant=bad is not None)
+        faults: list[BadImage] = []
+        unread: list[int] = []
         rows = _Rows(len(indices) * n_views, spill)
         waiting: dict[int, list[_Prepared]] = defaultdict(list)
         own_bar = bar if bar is not None else progress_bar(len(indices), "Extracting features", self.verbose)
         # The threads seed torch's global generator to draw views.
         with torch.random.fork_rng(devices=[], enabled=views is not None):
-            for chunk in self._ahead(lookup, len(indices), n_views):
+            for chunk in self._ahead(lookup, images, len(indices), n_views):
                 for prepared in chunk:
+                    if prepared.faults:
+                        faults.extend(prepared.faults)
+                        unread.append(prepared.slot)
+                        continue
                     if prepared.start is None:
                         rows.place(prepared.slot, prepared.array)
                         continue
@@ -171,7 +183,14 @@ class Extractor:
                 self._compute(self.engine(cuts, pooling, start), batch, rows)
         if bar is None:
             own_bar.close()
+        if bad is not None:
+            bad.extend(sorted(faults, key=lambda fault: fault.index))  # processes start at different places
+        if len(unread) == len(indices):
+            return np.full(
+                (len(indices), sum(feature_counts(self.backbone, cuts, pooling or "avg"))), np.nan, np.float32
+            )
         values = rows.values()
+        values[unread] = np.nan
         return values if views is None else values.reshape(len(indices), n_views, *values.shape[1:])
 
     def blocks(
@@ -193,7 +212,7 @@ class Extractor:
             return [preprocessing.canvas(images.decode(int(indices[slot]), preprocessing.least_side)) for slot in slots]
 
         slot = 0
-        for chunk in self._ahead(prepare, len(indices), 1, shared=False):
+        for chunk in self._ahead(prepare, images, len(indices), 1, shared=False):
             for canvas in chunk:
                 rows.place(slot, canvas)
                 slot += 1
@@ -207,7 +226,9 @@ class Extractor:
             if self.store is not None and prepared.key is not None:
                 self.store.put(prepared.key, row)
 
-    def _ahead(self, prepare: Callable[[range], list], n: int, n_views: int, shared: bool = True) -> Iterator[list]:
+    def _ahead(
+        self, prepare: Callable[[range], list], images: Images, n: int, n_views: int, shared: bool = True
+    ) -> Iterator[list]:
         """Yield ``prepare(slots)`` for chunks of slots; threads work ahead, by at most two batches.
 
         Processes that share a folder each start at a place of their own, so that they do not compute the same
@@ -220,7 +241,10 @@ class Extractor:
             chunks = chunks[offset:] + chunks[:offset]
         workers = torch.get_num_threads() if self.n_jobs is None else joblib.effective_n_jobs(self.n_jobs)
         depth = max(2, 2 * self.batch_size // (size * n_views), workers)
-        yield from _map_ahead(prepare, chunks, workers, depth)
+        try:
+            yield from _map_ahead(prepare, chunks, workers, depth)
+        except ImageError as error:
+            raise with_all_others(error, images, self.backbone.preprocessing.least_side, workers) from error
 
 
 class _Lookup:
@@ -234,8 +258,9 @@ class _Lookup:
         cuts: tuple[int, ...],
         pooling: str | None,
         views: Views | None,
+        tolerant: bool,
     ) -> None:
-        self.images, self.indices, self.views = images, indices, views
+        self.images, self.indices, self.views, self.tolerant = images, indices, views, tolerant
         self.preprocessing = extractor.backbone.preprocessing
         self.store = extractor.store if views is None or views.name is not None else None
         common = (
@@ -256,7 +281,15 @@ class _Lookup:
             self.columns = np.concatenate([of_stage[cut - 1] for cut in cuts])
 
     def __call__(self, slots: range) -> list[_Prepared]:
-        return [row for slot in slots for row in self._rows_of(slot)]
+        return [row for slot in slots for row in self._rows_or_fault(slot)]
+
+    def _rows_or_fault(self, slot: int) -> list[_Prepared]:
+        try:
+            return list(self._rows_of(slot))
+        except ImageError as error:
+            if not self.tolerant:
+                raise
+            return [_Prepared(slot, None, None, _NOTHING, error.bad_images)]
 
     def _rows_of(self, slot: int) -> Iterator[_Prepared]:
         index = int(self.indices[slot])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,11 +10,11 @@ from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import Pipeline
-from sklearn.preprocessing import normalize
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from ._backbones import Backbone
+from ._bad_images import listed
 from ._engines import POOLINGS, feature_counts
 from ._inputs import SHARED_CONSTRAINTS, check_images, make_extractor, resolve_backbone, resolve_stage
 
@@ -64,6 +65,10 @@ class PretrainedCNNFeatures(TransformerMixin, BaseEstimator):
         Within one process they are kept in memory in any case; `set_cache_limits` bounds both.
     n_jobs : int, default=None
         Threads that decode images. None takes as many as torch uses; -1 takes all cores.
+    on_error : {"raise", "nan"}, default="raise"
+        What to do about images that cannot be read. ``"raise"``: an `ImageError` that lists them; once the first is
+        met, the others are looked for by decoding alone, for a minute at most. ``"nan"``: their features are NaN, and a
+        warning lists them. `find_bad_images` finds them beforehand.
     verbose : int, default=0
         1 shows a progress bar.
 
@@ -109,6 +114,7 @@ class PretrainedCNNFeatures(TransformerMixin, BaseEstimator):
         "pooling": [StrOptions(set(POOLINGS))],
         "normalize": ["boolean"],
         "engine": [StrOptions({"auto", "openvino", "torch"})],
+        "on_error": [StrOptions({"raise", "nan"})],
     }
 
     def __init__(
@@ -128,6 +134,7 @@ class PretrainedCNNFeatures(TransformerMixin, BaseEstimator):
         device="auto",
         memory=None,
         n_jobs=None,
+        on_error="raise",
         verbose=0,
     ):
         self.backbone = backbone
@@ -144,6 +151,7 @@ class PretrainedCNNFeatures(TransformerMixin, BaseEstimator):
         self.device = device
         self.memory = memory
         self.n_jobs = n_jobs
+        self.on_error = on_error
         self.verbose = verbose
 
     @_fit_context(prefer_skip_nested_validation=True)
@@ -187,16 +195,26 @@ class PretrainedCNNFeatures(TransformerMixin, BaseEstimator):
         Raises
         ------
         ImageError
-            If an image cannot be read. The message names it.
+            If images cannot be read and `on_error` is "raise". The message lists them, ``bad_images`` holds them.
+
+        Warns
+        -----
+        RuntimeWarning
+            If images cannot be read and `on_error` is "nan". The message lists them.
         """
         check_is_fitted(self)
         images = check_images(self, X, reset=False)
         backbone = resolve_backbone(self)
-        features = make_extractor(self, backbone).run(images, self._cuts(backbone), self.pooling)
+        bad = [] if self.on_error == "nan" else None
+        features = make_extractor(self, backbone).run(images, self._cuts(backbone), self.pooling, bad=bad)
+        if bad:
+            message = f"Cannot read {len(bad)} of {len(images)} images; their features are NaN:\n{listed(bad)}"
+            warnings.warn(message, RuntimeWarning, stacklevel=2)
         if self.normalize:
             ends = np.cumsum(list(self._feature_counts.values()))
             for part in np.split(features, ends[:-1], axis=1):  # views, changed in place
-                normalize(part, copy=False)
+                norms = np.linalg.norm(part, axis=1, keepdims=True)
+                part /= np.where(norms == 0, 1, norms)
         return features
 
     def get_feature_names_out(self, input_features=None):

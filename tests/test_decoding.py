@@ -487,22 +487,51 @@ def test_decompression_bomb(monkeypatch):
         decode(content)
 
 
+def test_pixel_limit_counts_what_is_decoded(monkeypatch):
+    content = file(Image.new("RGB", (64, 48)), "JPEG")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2000)
+    with refuses("image 0", "64 x 48 = 3072 pixels exceed the limit of 2000", "raise PIL.Image.MAX_IMAGE_PIXELS"):
+        decode(content)
+    assert as_images([content]).decode(0, least_side=24).shape == (24, 32, 3)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    assert decode(content).shape == (48, 64, 3)
+
+
+@pytest.mark.parametrize("format", ["EPS", "PDF", "SPIDER", "MSP", "XBM"])
+def test_formats_that_are_not_read(format):
+    mode = {"SPIDER": "F", "MSP": "1", "XBM": "1"}.get(format, "L")
+    with refuses("image 0", r"no format that is read here \(.*PNG", "TIFF"):
+        decode(file(Image.new(mode, (8, 8)), format))
+
+
+def test_formats_that_the_user_registers_are_read(monkeypatch):
+    def opener(fp, filename):
+        return Image.new("RGB", (3, 2), "red")
+
+    monkeypatch.setitem(Image.OPEN, "MINE", (opener, lambda prefix: prefix.startswith(b"MINE")))
+    assert decode(b"MINE...")[0, 0].tolist() == [255, 0, 0]
+
+
 def test_warnings_as_errors_change_nothing(monkeypatch):
-    content = file(Image.fromarray(GREY))
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20)  # 35 pixels: a warning, not yet an error
+    content = file(Image.new("L", (64, 48), 99), "JPEG")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2000)  # 3072 pixels: Pillow warns; decoded at a half they are few
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         Image.open(io.BytesIO(content))
         assert [w.category for w in caught] == [Image.DecompressionBombWarning]
+
+    def decode_half(content):
+        return as_images([content]).decode(0, least_side=24)
+
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         before = list(warnings.filters)
         with ThreadPoolExecutor(4) as pool:
-            images = list(pool.map(decode, [content] * 50))
+            images = list(pool.map(decode_half, [content] * 50))
         assert list(warnings.filters) == before
         with pytest.raises(UserWarning):
             warnings.warn("others still are errors", stacklevel=1)
-    np.testing.assert_array_equal(images, [grey(GREY)] * 50)
+    assert np.shape(images) == (50, 24, 32, 3) and abs(np.array(images, int) - 99).max() <= 1
 
 
 def test_overlapping_threads_restore_the_warning_filters():

@@ -294,7 +294,7 @@ def test_sparse_matrix():
         ("/", [r"\(/\)", "directory"]),
         ("https://example.com/cat.jpg", [r"example.com/cat.jpg", "URL", "Download it first"]),
         (b"", ["0 bytes", "no format"]),
-        (b"not a picture", ["13 bytes", "no format that Pillow knows"]),
+        (b"not a picture", ["13 bytes", "no format that is read here"]),
         (None, [r"\(None\)", "missing"]),
         (float("nan"), [r"\(nan\)", "missing"]),
         (np.float64("nan"), ["missing"]),

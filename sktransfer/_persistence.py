@@ -1,0 +1,259 @@
+"""Fitted estimators in files, without pickle: `save` and `load`.
+
+A file is two lines of text, then the estimator as skops writes it (a zip archive of JSON and arrays)::
+
+    sktransfer model 1                      what it is, and the version of this format
+    5f0c…e2 {"sktransfer": "0.1.0", …}      SHA-256 of all that follows it, and who wrote it
+    PK…
+
+The checksum refuses what is damaged. What somebody changed on purpose is bounded by types: skops builds none that is
+not on a list, which is fixed here.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import inspect
+import io
+import json
+import os
+import secrets
+import zipfile
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from sklearn.base import BaseEstimator
+
+from ._exceptions import ModelFileError, SktransferError
+
+FORMAT = 1
+_MAGIC = b"sktransfer model "
+
+
+def save(estimator: BaseEstimator, path: str | os.PathLike) -> None:
+    """Save an estimator to a file that needs no pickle and runs no code when it is loaded.
+
+    Parameters
+    ----------
+    estimator : estimator
+        A `FineTunedCNNClassifier`, a `PretrainedCNNFeatures`, or an estimator of scikit-learn that may hold them:
+        a pipeline, a grid search.
+    path : path
+        The file to write, by convention ``.sktransfer``. It is written aside and renamed, so what was there before is
+        whole until the new file is.
+
+    Raises
+    ------
+    ModelFileError
+        If the estimator holds something that `load` would not trust: a function, a callback, a class. The message
+        names the parameter.
+    OSError
+        If the file cannot be written, for instance on a full disk. What was there before is left as it was.
+
+    See Also
+    --------
+    load : Read the estimator again.
+
+    Notes
+    -----
+    Only what was learned is saved: of a fine-tuned network the stages after the cut and the head. The frozen stages
+    are looked up by name when the file is loaded, and their checksum compared.
+
+    Examples
+    --------
+    >>> import sktransfer
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from sklearn.svm import SVC
+    >>> model = make_pipeline(sktransfer.PretrainedCNNFeatures(), SVC())
+    >>> model = model.fit(photos, labels)  # doctest: +SKIP
+    >>> sktransfer.save(model, "palaces.sktransfer")  # doctest: +SKIP
+    >>> sktransfer.load("palaces.sktransfer").predict(photos)  # doctest: +SKIP
+    array(['palace', 'flower'], dtype='<U6')
+    """
+    if not isinstance(estimator, BaseEstimator) or isinstance(estimator, type):
+        raise ModelFileError(f"Expected an estimator to save; got {estimator!r}, a {type(estimator).__name__}.")
+    _write_whole(Path(path).expanduser(), _framed(_packed(estimator)))
+
+
+def load(path: str | os.PathLike) -> Any:
+    """Read an estimator that `save` wrote.
+
+    Parameters
+    ----------
+    path : path
+
+    Returns
+    -------
+    estimator : estimator
+        As it was saved; it predicts the same.
+
+    Raises
+    ------
+    ModelFileError
+        If the file is no saved model, of another version of the format, truncated, damaged in a single byte, or if it
+        holds a type that is not trusted.
+    WeightsMismatchError
+        If the frozen stages' weights on this machine are not those that the model was fitted with.
+    WeightsNotFoundError
+        If they are not on this machine and cannot be fetched.
+
+    See Also
+    --------
+    save : Write the file.
+
+    Notes
+    -----
+    Nothing in the file is run. Only these types are built: scikit-learn's estimators, splitters and scorers, the two of
+    sktransfer, arrays and plain values.
+    """
+    path = Path(path).expanduser()
+    return _unpacked(_unframed(path.read_bytes(), str(path)), str(path))
+
+
+# The frame
+
+
+def _framed(content: bytes) -> bytes:
+    packages = ("sktransfer", "numpy", "scikit-learn", "skops", "torch", "timm")
+    writers = json.dumps({name: version(name) for name in packages})
+    rest = f" {writers}\n".encode() + content
+    return _MAGIC + f"{FORMAT}\n".encode() + hashlib.sha256(rest).hexdigest().encode() + rest
+
+
+def _unframed(content: bytes, source: str) -> bytes:
+    """Return what is in the frame, if the whole file is as it was written."""
+    first, _, rest = content.partition(b"\n")
+    if not first.startswith(_MAGIC):
+        raise ModelFileError(f"{source!r} is no model that sktransfer.save wrote.")
+    if first != _MAGIC + str(FORMAT).encode():
+        raise ModelFileError(
+            f"{source!r} has the format {first[len(_MAGIC) :][:20].decode('ascii', 'replace')!r}; this version of "
+            f"sktransfer ({version('sktransfer')}) reads {str(FORMAT)!r}. Load it with the version that wrote it, or "
+            "save it anew."
+        )
+    digest, signed = rest[:64], rest[64:]
+    if hashlib.sha256(signed).hexdigest().encode() != digest:
+        raise ModelFileError(
+            f"{source!r} is truncated or damaged: its content ({len(content)} bytes) does not have the checksum it "
+            "was written with. Copy it again from where it was whole."
+        )
+    return signed.partition(b"\n")[2]
+
+
+# What is in it
+
+
+def _packed(estimator: BaseEstimator) -> bytes:
+    from skops import io as skops_io
+
+    try:
+        content = skops_io.dumps(estimator)
+        unknown = _untrusted_types(content)
+    except Exception as error:  # objects may fail in any way to give away their state
+        raise ModelFileError(_cannot_save(estimator, f"{type(error).__name__}: {error}")) from error
+    if unknown:
+        raise ModelFileError(_cannot_save(estimator, f"it holds {', '.join(unknown)}"))
+    return content
+
+
+def _unpacked(content: bytes, source: str) -> Any:
+    from skops import io as skops_io
+    from skops.io.exceptions import UntrustedTypesFoundException
+
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            # Stored, not compressed, so nothing unpacks to more than the file's size.
+            bomb = sum(entry.file_size for entry in archive.infolist()) > len(content)
+        if bomb:
+            raise ModelFileError(
+                f"{source!r} unpacks to more than it holds; sktransfer.save does not write such files."
+            )
+        estimator = skops_io.loads(content, trusted=_trusted_types())
+    except SktransferError:
+        raise
+    except UntrustedTypesFoundException as error:
+        raise ModelFileError(
+            f"{source!r} holds types that are not trusted, and was not loaded. {error} sktransfer.save does not write "
+            "them: do not use the file unless you know where it comes from."
+        ) from error
+    except Exception as error:  # whatever a crafted or outdated file makes the readers raise
+        raise ModelFileError(
+            f"Cannot build the model in {source!r}: {type(error).__name__}: {error}\nIt was written by other versions "
+            "of the packages named in its second line, or changed."
+        ) from error
+    if not isinstance(estimator, BaseEstimator):
+        raise ModelFileError(f"{source!r} holds a {type(estimator).__name__}, not an estimator.")
+    return estimator
+
+
+@functools.cache
+def _trusted_types() -> list[str]:
+    """Name what `load` builds beyond skops' own list (scikit-learn's estimators, arrays and plain values)."""
+    from sklearn import metrics, model_selection
+    from sklearn.metrics import _scorer
+
+    from ._classifier import FineTunedCNNClassifier
+    from ._features import PretrainedCNNFeatures
+
+    splitters = [kind for kind in vars(model_selection).values() if inspect.isclass(kind) and hasattr(kind, "split")]
+    scorers = [kind for kind in vars(_scorer).values() if inspect.isclass(kind) and kind.__module__ == _scorer.__name__]
+    functions = [metrics.get_scorer(name)._score_func for name in metrics.get_scorer_names()]
+    trusted = [FineTunedCNNClassifier, PretrainedCNNFeatures, *splitters, *scorers, *functions, type(Path())]
+    return sorted({f"{kind.__module__}.{kind.__qualname__}" for kind in trusted})
+
+
+def _untrusted_types(content: bytes) -> list[str]:
+    from skops import io as skops_io
+
+    return sorted(set(skops_io.get_untrusted_types(data=content)) - set(_trusted_types()))
+
+
+def _cannot_save(estimator: BaseEstimator, reason: str) -> str:
+    culprits = ", ".join(_culprits(estimator))
+    blame = f"its parameters {culprits} hold" if culprits else "it holds"
+    return (
+        f"Cannot save this {type(estimator).__name__}: {blame} more than plain values, arrays and estimators of "
+        f"scikit-learn ({reason}). Functions, classes and objects would be code to load. Use names and plain values, "
+        "or joblib.dump for a file that you alone will load."
+    )
+
+
+def _culprits(estimator: BaseEstimator) -> Iterator[str]:
+    """Name the parameters, of the estimator and of those it holds, that cannot be saved by themselves."""
+    from skops import io as skops_io
+
+    for name, value in sorted(estimator.get_params(deep=True).items()):
+        if _holds_estimators(value):
+            continue  # their own parameters come by themselves
+        try:
+            fine = not _untrusted_types(skops_io.dumps(value))
+        except Exception:  # a value may fail in any way; whichever, it is a culprit
+            fine = False
+        if not fine:
+            yield name
+
+
+def _holds_estimators(value: Any) -> bool:
+    if isinstance(value, (list, tuple)):
+        return any(_holds_estimators(part) for part in value)
+    return isinstance(value, BaseEstimator)
+
+
+# The disk
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    """Write a file aside and rename it, so that nobody ever sees half of it, not even after a power cut."""
+    aside = path.with_name(f".{path.name}-{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    try:
+        with open(aside, "xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    except BaseException:  # Ctrl-C too
+        aside.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,56 @@
+"""`find_duplicates` on generated images."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image, ImageEnhance
+
+from sktransfer import ImageError, find_duplicates
+from sktransfer.datasets import make_wallpaper_groups
+
+PATTERNS = list(make_wallpaper_groups(2, random_state=0).data)
+
+
+def encoded(image):
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "JPEG", quality=50)
+    return file.getvalue()
+
+
+def resized(image):
+    return Image.fromarray(image).resize((80, 80), Image.Resampling.BICUBIC)
+
+
+def brightened(image):
+    return ImageEnhance.Brightness(Image.fromarray(image)).enhance(1.2)
+
+
+@pytest.mark.parametrize("change", [encoded, resized, brightened])
+@pytest.mark.parametrize("n", [2, len(PATTERNS)])
+def test_copies_share_the_group_of_their_original_alone(change, n):
+    groups = find_duplicates([*PATTERNS[:n], *(change(image) for image in PATTERNS[:n])])
+    assert groups.tolist() == [*range(n), *range(n)]
+
+
+def test_images_without_contrast_are_copies_only_if_equal():
+    flat = [np.full((60, 60), level, dtype=np.uint8) for level in (0, 255, 128, 130, 128)]
+    assert find_duplicates(flat).tolist() == [0, 1, 2, 3, 2]
+
+
+def test_many_equal_images_are_one_group():
+    assert find_duplicates([PATTERNS[0]] * 40 + PATTERNS[1:]).tolist() == [0] * 40 + list(range(1, len(PATTERNS)))
+
+
+def test_mirrored_and_inverted_images_are_no_copies():
+    assert find_duplicates([PATTERNS[0], PATTERNS[0][:, ::-1], 255 - PATTERNS[0]]).tolist() == [0, 1, 2]
+
+
+def test_one_image_and_threads():
+    assert find_duplicates(PATTERNS[:1]).tolist() == [0]
+    assert (find_duplicates(PATTERNS, n_jobs=2) == find_duplicates(PATTERNS)).all()
+
+
+def test_unreadable_image_is_named():
+    with pytest.raises(ImageError, match="image 1"):
+        find_duplicates([PATTERNS[0], b"no image"])

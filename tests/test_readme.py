@@ -1,0 +1,33 @@
+"""The README's blocks that are no doctests run as they stand, on few images and for one epoch."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sktransfer import PretrainedCNNFeatures, _training
+from sktransfer._finetuning import Recipe
+
+README = Path(__file__).parents[1] / "README.md"
+BLOCKS = [block for block in re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL) if ">>>" not in block]
+
+
+@pytest.mark.slow
+def test_blocks_run_in_order(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(_training, "resolve_recipe", lambda *_: Recipe(1e-3, 1))
+    rng = np.random.default_rng(0)
+    for i in range(12):
+        folder = tmp_path / "photos" / f"class{i % 2}"
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(folder / f"{i}.png")
+    # What the five lines at its top, a doctest, leave to the blocks below.
+    images = sorted((tmp_path / "photos").rglob("*.png"))
+    names = {"PretrainedCNNFeatures": PretrainedCNNFeatures, "X": images, "y": [0] * 6 + [1] * 6}
+    for block in BLOCKS:
+        exec(block, names)
+    assert len(names["photos"].data) == 12 and names["model"].classes_.tolist() == [0, 1]
+    assert names["search"].best_params_["freeze"] in (4, 6, "all")
