@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     )
     from ._features import PretrainedCNNFeatures, make_feature_classifier
     from ._persistence import load, save
+    from ._ranking import RankedBackbone, rank_backbones
+    from ._recommendation import Recommendation, recommend_strategy
+    from ._strategies import StrategyComparison, compare_strategies, make_strategies
 
 __version__ = "0.1.0"
 
@@ -39,19 +42,26 @@ __all__ = [
     "ImageError",
     "ModelFileError",
     "PretrainedCNNFeatures",
+    "RankedBackbone",
+    "Recommendation",
     "SktransferError",
+    "StrategyComparison",
     "TrainingError",
     "UnknownBackboneError",
     "WeightsMismatchError",
     "WeightsNotFoundError",
     "cache_info",
     "clear_cache",
+    "compare_strategies",
     "datasets",
     "find_bad_images",
     "find_duplicates",
     "list_backbones",
     "load",
     "make_feature_classifier",
+    "make_strategies",
+    "rank_backbones",
+    "recommend_strategy",
     "save",
     "set_cache_limits",
 ]
@@ -64,6 +74,9 @@ _HOME = {
     "find_duplicates": "._duplicates",
     "list_backbones": "._backbones",
     **dict.fromkeys(["load", "save"], "._persistence"),
+    **dict.fromkeys(["RankedBackbone", "rank_backbones"], "._ranking"),
+    **dict.fromkeys(["Recommendation", "recommend_strategy"], "._recommendation"),
+    **dict.fromkeys(["StrategyComparison", "compare_strategies", "make_strategies"], "._strategies"),
 }
 
 
