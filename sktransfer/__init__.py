@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ._backbones import list_backbones
     from ._bad_images import find_bad_images
     from ._classifier import FineTunedCNNClassifier
+    from ._comparison import StrategyComparison
     from ._duplicates import find_duplicates
     from ._exceptions import (
         BackboneError,
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from ._persistence import load, save
     from ._ranking import RankedBackbone, rank_backbones
     from ._recommendation import Recommendation, recommend_strategy
-    from ._strategies import StrategyComparison, compare_strategies, make_strategies
+    from ._strategies import compare_strategies, make_strategies
 
 __version__ = "0.1.0"
 
@@ -69,6 +70,7 @@ __all__ = [
 _HOME = {
     **dict.fromkeys(["CacheInfo", "cache_info", "clear_cache", "set_cache_limits"], "._activation_store"),
     "FineTunedCNNClassifier": "._classifier",
+    "StrategyComparison": "._comparison",
     **dict.fromkeys(["PretrainedCNNFeatures", "make_feature_classifier"], "._features"),
     "find_bad_images": "._bad_images",
     "find_duplicates": "._duplicates",
@@ -76,7 +78,7 @@ _HOME = {
     **dict.fromkeys(["load", "save"], "._persistence"),
     **dict.fromkeys(["RankedBackbone", "rank_backbones"], "._ranking"),
     **dict.fromkeys(["Recommendation", "recommend_strategy"], "._recommendation"),
-    **dict.fromkeys(["StrategyComparison", "compare_strategies", "make_strategies"], "._strategies"),
+    **dict.fromkeys(["compare_strategies", "make_strategies"], "._strategies"),
 }
 
 

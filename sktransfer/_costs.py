@@ -1,9 +1,10 @@
-"""How long a fit will take on this machine, from a short one."""
+"""How long fits will take on this machine, from short ones on a few of the images."""
 
 from __future__ import annotations
 
 import time
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.base import BaseEstimator, clone
@@ -16,8 +17,112 @@ from ._features import PretrainedCNNFeatures
 from ._finetuning import resolve_recipe
 from ._images import as_images
 from ._inputs import make_extractor, resolve_backbone
+from ._training_data import FrozenBody, make_views
 
-PILOT = 32  # images
+PILOT = 32  # images; more would be more exact, and dear for networks that are trained as a whole
+
+
+def sample_rows(y: np.ndarray, n: int, random_state: int = 0) -> np.ndarray:
+    """Return the positions of `n` images, stratified where that is possible; all of them if there are no more."""
+    rows = np.arange(len(y))
+    if n >= len(rows):
+        return rows
+    counts = np.unique(y, return_counts=True)[1]
+    strata = y if counts.min() > 1 and min(n, len(rows) - n) >= len(counts) else None
+    return np.sort(train_test_split(rows, train_size=n, stratify=strata, random_state=random_state)[0])
+
+
+class Cost(NamedTuple):
+    """Seconds per image.
+
+    Attributes
+    ----------
+    frozen : float
+        Once per image, however many folds it is in.
+    training : float
+        Per training image and epoch.
+    testing : float
+        Per test image.
+    """
+
+    frozen: float
+    training: float
+    testing: float
+
+    def seconds(self, estimator: BaseEstimator, n_images: int, n_train: Sequence[int], n_test: Sequence[int]) -> float:
+        """Return what fits to so many images each, and tests on so many, cost in all."""
+        seen = sum(n * _n_epochs(estimator, n) for n in n_train)
+        return self.frozen * n_images + self.training * seen + self.testing * sum(n_test)
+
+
+def measure_cost(estimator: BaseEstimator, X: Any, y: np.ndarray) -> Cost:
+    """Time an estimator on a few images.
+
+    What is in the store by now costs next to nothing, as it will in the fits. What lies behind features, such as a
+    linear model, and estimators without a network are taken as free: their time does not grow in proportion to the
+    number of images, so that a few tell nothing.
+    """
+    last = estimator.steps[-1][1] if isinstance(estimator, Pipeline) else estimator
+    rows = pilot_rows(y)
+    images, labels = _safe_indexing(X, rows), y[rows]
+    if isinstance(last, FineTunedCNNClassifier):
+        return _cost_of_training(last, images, labels)
+    steps = estimator.steps if isinstance(estimator, Pipeline) else [("", estimator)]
+    features = [step for _, step in steps if isinstance(step, PretrainedCNNFeatures)]
+    return Cost(sum(seconds_of_features(step, images) for step in features), 0.0, 0.0)
+
+
+def seconds_of_features(features: PretrainedCNNFeatures, images: Any, *, anew: bool = False) -> float:
+    """Return the seconds that the features of one image cost; `anew` passes over what is stored."""
+    backbone = resolve_backbone(features)
+    extractor = make_extractor(features, backbone)
+    extractor.verbose = 0
+    if anew:
+        extractor.store = None
+    images = as_images(images, image_shape=features.image_shape, value_range=features.value_range)
+    cuts = features._cuts(backbone)
+    return _per_image(lambda rows: extractor.run(images, cuts, features.pooling, indices=rows), len(images))
+
+
+def _cost_of_training(classifier: FineTunedCNNClassifier, images: Any, labels: np.ndarray) -> Cost:
+    frozen = _seconds_of_frozen_stages(classifier, images)
+    pilot = clone(classifier).set_params(
+        max_epochs=2, early_stopping=False, warm_start=False, callbacks=None, verbose=0
+    )
+    pilot.fit(images, labels)
+    start = time.perf_counter()
+    pilot.predict(images)
+    testing = (time.perf_counter() - start) / len(labels)
+    return Cost(frozen, pilot.history_[-1]["seconds"] / len(labels), testing)  # the first epoch warms up
+
+
+def _seconds_of_frozen_stages(classifier: FineTunedCNNClassifier, images: Any) -> float:
+    """Return what one image costs before any training: its features for the first head, and its views at the cut."""
+    backbone = resolve_backbone(classifier)
+    body = FrozenBody(make_extractor(classifier, backbone), classifier._resolve_freeze(backbone))
+    body.extractor.verbose = 0
+    images = as_images(images, image_shape=classifier.image_shape, value_range=classifier.value_range)
+    seconds = _per_image(lambda rows: body.features(images, rows), len(images)) if backbone.pretrained else 0.0
+    if body.n_frozen == 0:
+        return seconds
+    if classifier.augment is None or classifier.n_views is None:
+        return seconds + _per_image(lambda rows: body.activations(images, rows), len(images))
+    views = make_views(classifier, classifier.n_views)
+    return seconds + _per_image(lambda rows: body.activations(images, rows, views), len(images))
+
+
+def _per_image(work: Callable[[np.ndarray], object], n: int) -> float:
+    work(np.array([0]))  # loads, converts and compiles
+    start = time.perf_counter()
+    work(np.arange(1, n))
+    return (time.perf_counter() - start) / (n - 1)
+
+
+def _n_epochs(estimator: BaseEstimator, n_train: int) -> int:
+    last = estimator.steps[-1][1] if isinstance(estimator, Pipeline) else estimator
+    if not isinstance(last, FineTunedCNNClassifier):
+        return 0
+    return resolve_recipe(last, n_train, pretrained=last.weights is not None).max_epochs
 
 
 def pilot_rows(y: np.ndarray, n: int = PILOT) -> np.ndarray:
@@ -26,58 +131,3 @@ def pilot_rows(y: np.ndarray, n: int = PILOT) -> np.ndarray:
     frequent = classes[np.argsort(-counts, kind="stable")][: n // 2]
     each = max(2, n // len(frequent))
     return np.sort(np.concatenate([np.flatnonzero(y == label)[:each] for label in frequent]))
-
-
-def sample_rows(y: np.ndarray, n: int, random_state: int = 0) -> np.ndarray:
-    """Return the positions of `n` images, stratified; all of them if there are no more."""
-    rows = np.arange(len(y))
-    if n >= len(rows):
-        return rows
-    counts = np.unique(y, return_counts=True)[1]
-    strata = y if counts.min() > 1 and n >= len(counts) else None
-    return np.sort(train_test_split(rows, train_size=n, stratify=strata, random_state=random_state)[0])
-
-
-def expected_seconds(estimator: BaseEstimator, X: Any, y: np.ndarray, n_train: int, n_test: int = 0) -> float:
-    """Return about how many seconds it takes to fit `n_train` such images and to predict `n_test`.
-
-    The extraction of features and an epoch of training are timed on a few images. What lies behind the features, a
-    linear model or an estimator without images, is taken as free.
-    """
-    last = estimator.steps[-1][1] if isinstance(estimator, Pipeline) else estimator
-    rows = pilot_rows(y)
-    images = _safe_indexing(X, rows)
-    if not isinstance(last, FineTunedCNNClassifier):
-        extractors = [step for _, step in getattr(estimator, "steps", []) if isinstance(step, PretrainedCNNFeatures)]
-        return (n_train + n_test) * sum(extraction_seconds_per_image(step, images) for step in extractors)
-
-    names = set(PretrainedCNNFeatures().get_params()) & set(last.get_params())
-    features = PretrainedCNNFeatures(**{name: getattr(last, name) for name in names})
-    extraction = extraction_seconds_per_image(features, images)
-    views = 0 if last.augment is None else last.n_views or 0
-    tested = 1 if last.augment is None else last.tta
-    epochs = resolve_recipe(last, n_train, pretrained=last.weights is not None).max_epochs
-    training = epochs * training_seconds_per_image(last, images, y[rows])
-    return n_train * (extraction * (1 + views) + training) + n_test * extraction * tested
-
-
-def extraction_seconds_per_image(features: PretrainedCNNFeatures, images: Any, *, anew: bool = False) -> float:
-    """Time the extraction of features; those that are stored cost nearly nothing, unless computed `anew`."""
-    backbone = resolve_backbone(features)
-    extractor = make_extractor(features, backbone)
-    extractor.verbose = 0
-    if anew:
-        extractor.store = None
-    images = as_images(images, image_shape=features.image_shape, value_range=features.value_range)
-    cuts = [len(backbone.stages)]
-    extractor.run(images, cuts, features.pooling, indices=[0])  # loads, converts and compiles
-    rest = range(1, len(images))
-    start = time.perf_counter()
-    extractor.run(images, cuts, features.pooling, indices=rest)
-    return (time.perf_counter() - start) / len(rest)
-
-
-def training_seconds_per_image(classifier: FineTunedCNNClassifier, images: Any, y: np.ndarray) -> float:
-    """Time an epoch of training on a few images, per image; the first epoch warms up."""
-    pilot = clone(classifier).set_params(max_epochs=2, early_stopping=False, warm_start=False, callbacks=None, verbose=0)
-    return pilot.fit(images, y).history_[-1]["seconds"] / len(y)

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_score
-from sklearn.utils import _safe_indexing, check_consistent_length, column_or_1d
+from sklearn.utils import _safe_indexing
 from sklearn.utils._param_validation import StrOptions, validate_params
 
 from ._backbones import DEFAULT_BACKBONE
-from ._costs import extraction_seconds_per_image, pilot_rows, sample_rows
+from ._costs import pilot_rows, sample_rows, seconds_of_features
 from ._extraction import progress_bar
 from ._features import PretrainedCNNFeatures
+from ._inputs import check_folds, check_labels
 
 PROBE_C = 100.0  # for features of norm 1; benchmarks/ranking.py
 
@@ -107,30 +108,33 @@ def rank_backbones(
     >>> sorted(row.layer for row in ranking)
     ['penultimate', 'stage2']
     """
-    y = column_or_1d(y, warn=True)
-    check_consistent_length(X, y)
-    rows = sample_rows(y, max_images or len(y), random_state)
+    y = check_labels(X, y)
+    rows = sample_rows(y, len(y) if max_images is None else max_images, random_state)
     images, labels = _safe_indexing(X, rows), y[rows]
-    folds = StratifiedKFold(cv, shuffle=True, random_state=random_state)
-    bar = progress_bar(len(backbones) * len(layers), "Ranking backbones", verbose)
-    bar.unit = "layer"
+    if method == "linear_probe":
+        check_folds(labels, cv)
+    pilot = _safe_indexing(X, pilot_rows(y))
+    backbones = [backbones] if isinstance(backbones, str) else backbones
+    layers = [layers] if isinstance(layers, str) else layers
     ranking = []
-    for backbone in backbones:
-        timed = PretrainedCNNFeatures(backbone, **params)
-        milliseconds = 1000 * extraction_seconds_per_image(timed, _safe_indexing(X, pilot_rows(y)), anew=True)
-        # The features of every stage are stored first; those of one of them are found in there.
-        PretrainedCNNFeatures(backbone, layer="all", **params).fit_transform(images)
-        for layer in layers:
-            features = PretrainedCNNFeatures(backbone, layer=layer, normalize=True, **params).fit_transform(images)
-            if method == "logme":
-                score, spread = logme(features, labels), np.nan
-            else:
-                probe = LogisticRegression(C=PROBE_C, max_iter=1000)
-                scores = cross_val_score(probe, features, labels, cv=folds, error_score="raise")
-                score, spread = scores.mean(), scores.std(ddof=1)
-            ranking.append(RankedBackbone(backbone, layer, float(score), float(spread), milliseconds))
-            bar.update()
-    bar.close()
+    with progress_bar(len(backbones) * len(layers), "Ranking backbones", verbose) as bar:
+        bar.unit = "layer"
+        for backbone in backbones:
+            every = PretrainedCNNFeatures(**{**params, "backbone": backbone, "layer": "all", "normalize": True})
+            milliseconds = 1000 * seconds_of_features(every, pilot, anew=True)
+            every.fit_transform(images)  # the features of every stage are stored; those of some are found in there
+            for layer in layers:
+                features = clone(every).set_params(layer=layer).fit_transform(images)
+                if method == "logme":
+                    score, spread = logme(features, labels), np.nan
+                else:
+                    folds = StratifiedKFold(cv, shuffle=True, random_state=random_state)
+                    scores = cross_val_score(
+                        LogisticRegression(C=PROBE_C, max_iter=1000), features, labels, cv=folds, error_score="raise"
+                    )
+                    score, spread = scores.mean(), scores.std(ddof=1)
+                ranking.append(RankedBackbone(backbone, layer, float(score), float(spread), milliseconds))
+                bar.update()
     return sorted(ranking, key=lambda row: -row.score)
 
 

@@ -1,4 +1,4 @@
-"""Which way to use a pretrained network, for these images? The rules of thumb, with measured reasons."""
+"""Which way to use a pretrained network, for these images? Rules of thumb, with the measured facts behind them."""
 
 from __future__ import annotations
 
@@ -9,20 +9,22 @@ import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_score
-from sklearn.utils import _safe_indexing, check_consistent_length, column_or_1d
-from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils import _safe_indexing
 
-from ._backbones import DEFAULT_BACKBONE
-from ._costs import expected_seconds, sample_rows
+from ._backbones import DEFAULT_BACKBONE, load_backbone
+from ._costs import measure_cost, sample_rows
 from ._features import PretrainedCNNFeatures
 from ._images import as_images
+from ._inputs import check_labels
 from ._ranking import PROBE_C
-from ._strategies import LINEAR, make_strategies
+from ._strategies import LINEAR, SCRATCH, make_strategies
 
 N_PROBED = 600  # images whose features are looked at
-FEW = 500  # below, fine-tuning does not pay; docs/benchmarks/accuracy.md has the learning curves
-FAR = 0.06  # skill that early stages add to the last one
-SOLVED = 0.97  # skill of the linear probe that leaves nothing to gain
+FEW = 500  # images, below which training the network itself seldom gains anything
+MANY = 50_000  # images of a far domain that may teach a network everything
+FAR = 0.7  # share of the network's skill that its first half has already
+SOLVED = 0.97  # skill that leaves nothing to gain
+UNEVEN = 5  # times as many images in the largest class as in the smallest
 
 
 @dataclass(frozen=True)
@@ -43,10 +45,12 @@ class Recommendation:
     image_sizes : tuple of (int, int)
         Smallest and largest shorter side in pixels, of a sample.
     skill : float
-        Of a linear model on the network's features, cross-validated: 0 is guessing the largest class, 1 is perfect.
-    domain_gap : float
-        How much skill early stages add to the last one. On images like those the network was trained on, the last
-        stage knows best; the farther the images, the more is lost on the way to it.
+        Of a linear model on the network's last features, cross-validated: 0 is guessing the largest class, 1 is
+        perfect.
+    distance : float
+        From the images that the network was trained on: how much of `skill` the first half of its stages has already.
+        0 to about 1. The first half sees edges and textures, which all images have; the second half sees what
+        photos of things are made of. The nearer the images, the more the second half adds.
     minutes : dict of str to float
         Expected time to fit each strategy once on this machine, by a short trial.
     """
@@ -60,7 +64,7 @@ class Recommendation:
     largest_class: int
     image_sizes: tuple[int, int]
     skill: float
-    domain_gap: float
+    distance: float
     minutes: dict[str, float]
 
     def summary(self) -> str:
@@ -82,10 +86,10 @@ def recommend_strategy(
 ) -> Recommendation:
     """Advise how to use a pretrained network for these images.
 
-    A linear model is cross-validated on the features of up to 600 of the images, once on those of the last stage and once
-    on those of every stage. From its skill, from what early stages add to it (the gap between these images and those
-    that the network was trained on), and from the number of images follows what is likely to pay. The features are
-    stored, so a fit that follows does not compute them again.
+    The advice follows from the number of images, from how well a linear model on the network's features tells the
+    classes apart, and from how far the images are from those that the network was trained on. Up to 600 of the images
+    are looked at for this: a linear model is cross-validated on the features of the last stage, and on those of the
+    first half of the stages. The features are stored, so a fit that follows does not compute them again.
 
     Parameters
     ----------
@@ -94,15 +98,30 @@ def recommend_strategy(
     y : array-like of shape (n_images,)
         Labels.
     backbone : str, default="efficientnet_lite0"
+        The network; `list_backbones` names them all.
     augment : {"photo", "any_orientation", "text"}, callable or None, default=None
         The random changes that suit the images, for the estimators that train stages.
     random_state : int, default=0
+        Of the sample, the folds and the training.
     **params
-        Parameters that `PretrainedCNNFeatures` and `FineTunedCNNClassifier` share, such as `memory` or `image_size`.
+        Further parameters of `make_strategies`, such as `memory`, `image_size` or `image_shape`.
 
     Returns
     -------
     Recommendation
+        With the ``estimator``, the ``reasons``, and the method ``summary``.
+
+    Raises
+    ------
+    ValueError
+        If there are not two classes of at least two images each.
+    ImageError
+        If an image cannot be read.
+
+    Notes
+    -----
+    The rules are few, and so is the evidence for them (``docs/decisions.md``). `compare_strategies` tells what holds
+    for the images at hand.
 
     Examples
     --------
@@ -111,22 +130,25 @@ def recommend_strategy(
     >>> print(advice.summary())  # doctest: +SKIP
     >>> advice.estimator.fit(X, y)  # doctest: +SKIP
     """
-    y = column_or_1d(y, warn=True)
-    check_consistent_length(X, y)
-    check_classification_targets(y)
+    y = check_labels(X, y)
     counts = np.unique(y, return_counts=True)[1]
-    if len(counts) < 2 or counts.min() < 2:
-        raise ValueError(
-            f"There are {len(counts)} class(es), the smallest with {counts.min()} image(s). "
-            "A recommendation needs two classes of at least two images each."
-        )
-    rows = sample_rows(y, N_PROBED, random_state)
-    sample, labels = _safe_indexing(X, rows), y[rows]
-    skill, gap = _probe(sample, labels, {"backbone": backbone, **params}, random_state)
-
+    if counts.min() < 2:
+        raise ValueError("A class has a single image. A recommendation needs at least two images of each class.")
     strategies = make_strategies(backbone, augment=augment, random_state=random_state, **params)
-    minutes = {name: expected_seconds(strategies[name], X, y, len(y)) / 60 for name in strategies}
-    strategy, reasons = _advice(list(strategies), len(y), counts, skill, gap, augment)
+    rows = sample_rows(y, N_PROBED, random_state)
+    sample = _safe_indexing(X, rows)
+    skill, distance = _probe(sample, y[rows], {"backbone": backbone, **params}, random_state)
+    sizes = _shorter_sides(sample, params)
+    strategy, reasons = _advice(list(strategies), counts, skill, distance)
+    if strategy.startswith("fine-tuned") and augment is None:
+        reasons.append("Name the changes that your images may undergo, such as augment='photo': then it learns more.")
+    if counts.max() > UNEVEN * counts.min():
+        reasons.append("The classes are uneven: look at balanced accuracy, and consider class_weight='balanced'.")
+    seen = min(load_backbone(backbone, None).with_image_size(params.get("image_size")).preprocessing.size)
+    if sizes[1] < seen / 2:
+        reasons.append(
+            f"Shorter sides of {sizes[1]} pixels at most are enlarged to {seen}: a smaller image_size is faster."
+        )
     return Recommendation(
         strategy=strategy,
         estimator=strategies[strategy],
@@ -135,59 +157,57 @@ def recommend_strategy(
         n_classes=len(counts),
         smallest_class=int(counts.min()),
         largest_class=int(counts.max()),
-        image_sizes=_shorter_sides(sample, params),
+        image_sizes=sizes,
         skill=skill,
-        domain_gap=gap,
-        minutes=minutes,
+        distance=distance,
+        minutes={
+            name: measure_cost(estimator, X, y).seconds(estimator, len(y), [len(y)], []) / 60
+            for name, estimator in strategies.items()
+        },
     )
 
 
 def _probe(X: Any, y: np.ndarray, params: dict[str, Any], random_state: int) -> tuple[float, float]:
-    """Return the skill of a linear model on every stage's features, and how much it is ahead of the last stage's."""
+    """Return the skill of a linear model on the last stage's features, and the share that the first half has."""
     counts = np.unique(y, return_counts=True)[1]
-    folds = StratifiedKFold(min(5, max(2, int(counts.min()))), shuffle=True, random_state=random_state)
+    folds = StratifiedKFold(min(5, int(counts.min())), shuffle=True, random_state=random_state)
     chance = counts.max() / len(y)
-    skills = []
-    for layer in ("all", "penultimate"):
-        features = PretrainedCNNFeatures(**{**params, "layer": layer, "normalize": True}).fit_transform(X)
-        accuracy = cross_val_score(LogisticRegression(C=PROBE_C, max_iter=1000), features, y, cv=folds).mean()
-        skills.append((accuracy - chance) / (1 - chance))
-    return float(skills[0]), float(skills[0] - skills[1])
+    # Every stage at once: what a fit of features + linear needs is then stored.
+    transformer = PretrainedCNNFeatures(**{**params, "layer": "all", "normalize": True})
+    features = transformer.fit_transform(X)
+    ends = np.cumsum(list(transformer._feature_counts.values()))
+    first_half, last = features[:, : ends[len(ends) // 2 - 1]], features[:, ends[-2] :]
+    probe = LogisticRegression(C=PROBE_C, max_iter=1000)
+    skills = [
+        float((cross_val_score(probe, part, y, cv=folds, error_score="raise").mean() - chance) / (1 - chance))
+        for part in (last, first_half)
+    ]
+    return skills[0], max(0.0, skills[1]) / max(skills[0], 1e-6)
 
 
-def _advice(
-    strategies: list[str], n: int, counts: np.ndarray, skill: float, gap: float, augment: Any
-) -> tuple[str, list[str]]:
+def _advice(strategies: list[str], counts: np.ndarray, skill: float, distance: float) -> tuple[str, list[str]]:
     """Return the name of a strategy and the reasons."""
-    deep, middle, _ = (name for name in strategies if name.startswith("fine-tuned"))
-    reasons = [f"{n} images in {len(counts)} classes of {counts.min()} to {counts.max()}."]
-    distance = "far from" if gap > FAR else "near"
-    reasons.append(
-        f"A linear model on the network's features gets {skill:.0%} of the way from guessing to perfect; stages before the "
-        f"last add {gap:+.0%} of that: the images are {distance} those the network was trained on."
-    )
+    n = int(counts.sum())
+    deep, middle, everything = (name for name in strategies if name.startswith("fine-tuned"))
+    far = distance > FAR
+    reasons = [
+        f"{n} images in {len(counts)} classes of {counts.min()} to {counts.max()}.",
+        f"A linear model on the network's features gets {skill:.0%} of the way from guessing to perfect. The first "
+        f"half of the network gets {distance:.0%} of that alone: the images are {'far from' if far else 'near'} those "
+        "it was trained on.",
+    ]
     if skill > SOLVED:
-        strategy = LINEAR
-        reasons.append("That leaves nothing that training the network could gain.")
-    elif n < FEW and gap <= FAR:
-        strategy = LINEAR
-        reasons.append(f"Under {FEW} images of a near domain, training the network itself seldom gains anything.")
-    else:
-        strategy = middle
-        reasons.append(
-            "So many images can teach the later stages"
-            + (", and far from the network's own domain they have to learn most." if gap > FAR else ".")
-        )
-        if augment is None:
-            reasons.append("augment=None: name the changes that your images may undergo, such as augment='photo'.")
-    if counts.max() > 5 * counts.min():
-        reasons.append("The classes are uneven: look at balanced accuracy, and consider class_weight='balanced'.")
-    return strategy, reasons
+        return LINEAR, [*reasons, "That leaves nothing that training the network could gain."]
+    if n < FEW:
+        return LINEAR, [*reasons, f"Under {FEW} images, training the network itself seldom gains anything."]
+    if not far:
+        return middle, [*reasons, "So many images can teach the later stages; the first ones suit them as they are."]
+    if n < MANY:
+        return everything, [*reasons, "Far from the network's own images, more stages have to learn."]
+    return SCRATCH, [*reasons, "So many images of a far domain may teach a network everything."]
 
 
 def _shorter_sides(X: Any, params: dict[str, Any], n: int = 50) -> tuple[int, int]:
-    images = as_images(
-        X, image_shape=params.get("image_shape"), value_range=params.get("value_range", "auto")
-    )
+    images = as_images(X, image_shape=params.get("image_shape"), value_range=params.get("value_range", "auto"))
     sides = [min(images[i].shape[:2]) for i in np.unique(np.linspace(0, len(images) - 1, n).astype(int))]
     return min(sides), max(sides)

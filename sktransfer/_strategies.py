@@ -2,34 +2,35 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from numbers import Integral
 from typing import Any
 
 import numpy as np
-from scipy import stats
 from sklearn.base import BaseEstimator, clone
 from sklearn.metrics import check_scoring
 from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold, StratifiedKFold, check_cv
 from sklearn.pipeline import Pipeline
 from sklearn.svm import SVC
-from sklearn.utils import _safe_indexing, check_consistent_length, column_or_1d
-from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils import _safe_indexing, check_consistent_length
 from sklearn.utils.parallel import Parallel, delayed
+from tqdm import tqdm
 
 from ._backbones import DEFAULT_BACKBONE, load_backbone
 from ._classifier import FineTunedCNNClassifier
-from ._costs import expected_seconds
+from ._comparison import StrategyComparison
+from ._costs import measure_cost
 from ._duplicates import find_duplicates
 from ._extraction import progress_bar
 from ._features import PretrainedCNNFeatures, make_feature_classifier
+from ._inputs import check_folds, check_labels
 
 LINEAR, SVM, DENSE = "features + linear", "features + SVM", "dense head"
 SHALLOW, SCRATCH = "shallow from scratch", "from scratch"
-N_VIEWS = 8
+N_VIEWS = 8  # stored views of each image; docs/decisions.md, "Which strategy"
 
 Split = tuple[np.ndarray, np.ndarray]
 
@@ -47,9 +48,10 @@ def make_strategies(
         For those that train stages, as in `FineTunedCNNClassifier`. Eight views of each image are stored, so that
         frozen stages run once for all folds.
     random_state : int, default=0
+        For the training.
     **params
-        Parameters that `PretrainedCNNFeatures` and `FineTunedCNNClassifier` share, such as `weights`, `image_size`,
-        `image_shape` or `memory`.
+        Parameters that `PretrainedCNNFeatures` and `FineTunedCNNClassifier` share, such as `image_size`, `image_shape`,
+        `value_range`, `memory` or `weights`.
 
     Returns
     -------
@@ -59,12 +61,25 @@ def make_strategies(
         stages, the last half, and all; ``"shallow from scratch"``, a CNN of four layers; ``"from scratch"``, the
         backbone without its weights. Add your own, or delete some, before you pass it to `compare_strategies`.
 
+    Raises
+    ------
+    ValueError
+        If one of `params` is not a parameter of both estimators.
+    UnknownBackboneError
+        If there is no such backbone.
+
     Examples
     --------
     >>> from sktransfer import make_strategies
     >>> list(make_strategies(augment="photo"))[:4]
     ['features + linear', 'features + SVM', 'dense head', 'fine-tuned, freeze=6']
     """
+    common = PretrainedCNNFeatures().get_params().keys() & FineTunedCNNClassifier().get_params().keys()
+    unknown = sorted(params.keys() - common)
+    if unknown:
+        raise ValueError(
+            f"There is no parameter {unknown[0]!r} that all strategies share. There are: {sorted(common)}."
+        )
     shared = {"backbone": backbone, **params}
     tuned = {"augment": augment, "n_views": None if augment is None else N_VIEWS, "random_state": random_state}
     n_stages = len(load_backbone(backbone, None).stages)
@@ -73,114 +88,13 @@ def make_strategies(
     svm = GridSearchCV(SVC(), {"C": [1, 10, 100]}, cv=3)
     scratch = {**shared, **tuned, "weights": None, "n_views": None}
     return {
-        LINEAR: make_feature_classifier(**shared),
+        LINEAR: make_feature_classifier(**shared, cv=3),
         SVM: Pipeline([("features", features), ("classifier", svm)]),
         DENSE: FineTunedCNNClassifier(**shared, freeze="all", head_hidden=(256,), random_state=random_state),
         **{f"fine-tuned, freeze={depth}": FineTunedCNNClassifier(**shared, **tuned, freeze=depth) for depth in depths},
         SHALLOW: FineTunedCNNClassifier(**{**scratch, "backbone": "shallow_cnn"}),
         SCRATCH: FineTunedCNNClassifier(**scratch),
     }
-
-
-@dataclass
-class StrategyComparison:
-    """What `compare_strategies` found out.
-
-    Attributes
-    ----------
-    estimators : dict of str to estimator
-        The strategies that were run, unfitted, in the order in which they were.
-    scores_ : dict of str to ndarray of shape (n_folds,)
-        Score of each strategy on each fold.
-    seconds_ : dict of str to float
-        Fitting and testing on all folds. The first strategy that needs some frozen features pays for them.
-    left_out_ : dict of str to str
-        The strategies that were not run, and why.
-    scoring : str
-        Name of the score; more is better.
-    test_share : float
-        Test images per training image in a fold, for the test of differences.
-    best_estimator_ : estimator
-        The best strategy, fitted to all images; not there with ``refit=False``.
-    """
-
-    scoring: str
-    test_share: float
-    estimators: dict[str, BaseEstimator] = field(default_factory=dict)
-    scores_: dict[str, np.ndarray] = field(default_factory=dict)
-    seconds_: dict[str, float] = field(default_factory=dict)
-    left_out_: dict[str, str] = field(default_factory=dict)
-    best_estimator_: BaseEstimator = field(init=False, repr=False)
-
-    @property
-    def best_strategy_(self) -> str:
-        """The strategy with the highest mean score; of equal ones the first."""
-        return max(self.scores_, key=lambda name: self.scores_[name].mean())
-
-    @property
-    def cheapest_strategy_(self) -> str:
-        """The strategy that was run first."""
-        return next(iter(self.scores_))
-
-    def p_value(self, better: str, other: str) -> float:
-        """Return how likely so large a difference is if `better` is no better: a paired, one-sided t-test over folds.
-
-        Folds share training images, so their differences vary less than those of new images would; the variance is
-        corrected for that [1]_.
-
-        References
-        ----------
-        .. [1] C. Nadeau, Y. Bengio, "Inference for the generalization error", Machine Learning 52, 2003.
-        """
-        differences = self.scores_[better] - self.scores_[other]
-        variance = differences.var(ddof=1) * (1 / len(differences) + self.test_share)
-        if variance == 0:
-            return 0.0 if differences.mean() > 0 else 1.0
-        return float(stats.t.sf(differences.mean() / np.sqrt(variance), df=len(differences) - 1))
-
-    def to_frame(self):
-        """Return a pandas.DataFrame: one row per strategy, with its mean score, spread, seconds, and each fold."""
-        import pandas as pd
-
-        rows = {
-            name: {
-                "mean": scores.mean(),
-                "std": scores.std(ddof=1),
-                "seconds": self.seconds_[name],
-                **{f"fold{k}": score for k, score in enumerate(scores)},
-            }
-            for name, scores in self.scores_.items()
-        }
-        return pd.DataFrame.from_dict(rows, orient="index").rename_axis("strategy")
-
-    def summary(self) -> str:
-        """Return the table and what follows from it, in words."""
-        width = max(map(len, [*self.scores_, *self.left_out_]))
-        lines = [f"{'':{width}} {self.scoring:>16} {'spread':>8} {'seconds':>8}"]
-        for name, scores in self.scores_.items():
-            mark = "  ← best" if name == self.best_strategy_ else ""
-            spread, seconds = scores.std(ddof=1), self.seconds_[name]
-            lines.append(f"{name:{width}} {scores.mean():16.3f} {spread:8.3f} {seconds:8.1f}{mark}")
-        lines += [f"{name:{width}} left out: {reason}" for name, reason in self.left_out_.items()]
-        return "\n".join([*lines, "", self.verdict()])
-
-    def verdict(self) -> str:
-        """Return in a sentence whether the best is really better than the cheapest."""
-        best, cheapest = self.best_strategy_, self.cheapest_strategy_
-        if best == cheapest:
-            return f"{best!r} is the best, and the cheapest too."
-        gain = self.scores_[best].mean() - self.scores_[cheapest].mean()
-        p = self.p_value(best, cheapest)
-        found = f"{best!r} is ahead of {cheapest!r} by {gain:.3f} (p = {p:.2g}, corrected paired t-test over the folds)"
-        if p < 0.05:
-            return f"{found}: it is better."
-        return f"{found}: that may be chance. {cheapest!r} is cheaper; more images or folds would tell."
-
-    def plot(self, ax=None):
-        """Draw the scores of all folds; see `StrategyComparisonDisplay`."""
-        from ._displays import StrategyComparisonDisplay
-
-        return StrategyComparisonDisplay.from_comparison(self).plot(ax=ax)
 
 
 def compare_strategies(
@@ -191,17 +105,17 @@ def compare_strategies(
     cv: Any = 5,
     groups: Any = None,
     scoring: Any = "accuracy",
-    augment: Any = None,
     time_budget: float | None = None,
-    memory: Any = None,
     n_jobs: int | None = None,
     refit: bool = True,
     random_state: int = 0,
     verbose: int = 0,
+    **params: Any,
 ) -> StrategyComparison:
     """Cross-validate several ways to use a pretrained network on the same folds.
 
-    Whatever is frozen is computed once for all strategies and folds.
+    Whatever is frozen is computed once for all strategies, folds and processes: activations are kept in a temporary
+    folder meanwhile, or in `memory`.
 
     Parameters
     ----------
@@ -209,9 +123,9 @@ def compare_strategies(
         Anything that `PretrainedCNNFeatures` accepts.
     y : array-like of shape (n_images,)
         Labels.
-    strategies : "all", list of str, or dict of str to estimator, default="all"
-        ``"all"`` takes `make_strategies`, a list some of them. A dict may hold any estimators, such as
-        ``{**make_strategies("timm/convnext_tiny"), "mine": my_pipeline}``; the cheapest should come first.
+    strategies : "all", str, list of str, or dict of str to estimator, default="all"
+        ``"all"`` takes `make_strategies`, a name or a list some of them. A dict may hold any estimators, such as
+        ``{**make_strategies("timm/convnext_tiny"), "mine": my_pipeline}``. They are run in order: put the cheap first.
     cv : int, splitter or iterable, default=5
         As in `sklearn.model_selection.cross_validate`. A number shuffles, within classes, or whole groups if
         `groups` are given.
@@ -220,25 +134,34 @@ def compare_strategies(
         `find_duplicates` finds copies.
     scoring : str or callable, default="accuracy"
         As in scikit-learn; more is better.
-    augment : {"photo", "any_orientation", "text"}, callable or None, default=None
-        Random changes of the training images; see `FineTunedCNNClassifier`. Not used with a dict of strategies.
     time_budget : float, default=None
-        Seconds. Strategies that are not expected to finish in the time that is left, by a short trial, are left out and
-        named in the result; the first one is always run.
-    memory : None, path or joblib.Memory, default=None
-        A folder to keep activations in. Not used with a dict of strategies.
+        Seconds for everything, the last fit included. A strategy that is not expected to finish, by a short trial, is
+        left out; one that takes longer than expected is stopped between two folds. Both are named in the result. The
+        first one is always run. None of them is shortened: a score is that of the strategy as it is.
     n_jobs : int, default=None
-        Folds to run at a time, in processes. Give a `memory` then: processes share features through it alone.
+        Folds to run at a time, in processes. One already uses all cores for what takes longest.
     refit : bool, default=True
         Fit the best strategy to all images, as `best_estimator_`.
     random_state : int, default=0
         For the folds and the training.
     verbose : int, default=0
-        1 shows a progress bar over all fits.
+        1 shows one progress bar over all fits.
+    **params
+        Parameters of `make_strategies`: `augment`, `backbone`, `image_size`, `image_shape`, `memory`, and so on. Not
+        with a dict, whose estimators have their own.
 
     Returns
     -------
     StrategyComparison
+        With the methods `summary`, `to_frame` and `plot`.
+
+    Raises
+    ------
+    ValueError
+        If a strategy is unknown (the message lists them), if there is one class only, or if a class has fewer images
+        than there are folds.
+    ImageError
+        If an image cannot be read.
 
     Warns
     -----
@@ -248,92 +171,112 @@ def compare_strategies(
     Examples
     --------
     >>> from sktransfer import compare_strategies
-    >>> comparison = compare_strategies(X, y, augment="photo", time_budget=600)  # doctest: +SKIP
+    >>> comparison = compare_strategies(X, y, augment="photo", cv=3, time_budget=600)  # doctest: +SKIP
     >>> print(comparison.summary())  # doctest: +SKIP
     """
-    start = time.perf_counter()
-    y = column_or_1d(y, warn=True)
-    check_consistent_length(X, y)
-    check_classification_targets(y)
-    chosen = _chosen(strategies, {"augment": augment, "memory": memory, "random_state": random_state})
-    splits = list(_splitter(cv, y, groups, random_state).split(X, y, groups))
-    if groups is None:
-        _warn_of_leaks(X, splits)
+    deadline = np.inf if time_budget is None else time.perf_counter() + time_budget
+    y = check_labels(X, y)
+    chosen = _chosen(strategies, params, random_state)
+    splits = _splits(cv, X, y, groups, random_state)
+    _warn_of_leaks(X, splits, chosen.values())
 
-    n_train, n_test = len(splits[0][0]), len(splits[0][1])
+    comparison = StrategyComparison(_score_name(scoring), np.mean([len(test) / len(train) for train, test in splits]))
     scorer = check_scoring(next(iter(chosen.values())), scoring)
-    comparison = StrategyComparison(_score_name(scoring), n_test / n_train)
-    bar = progress_bar(len(chosen) * len(splits) + refit, "Comparing strategies", verbose)
-    bar.unit = "fit"
-    for name, estimator in chosen.items():
-        bar.set_postfix_str(name)
-        if time_budget is not None and comparison.scores_:
-            needed = (len(splits) + refit) * expected_seconds(estimator, X, y, n_train, n_test)
-            left = time_budget - (time.perf_counter() - start)
-            if needed > left:
-                comparison.left_out_[name] = f"needs about {_minutes(needed)}, and {_minutes(max(left, 0))} are left"
-                bar.update(len(splits))
+    with (
+        tempfile.TemporaryDirectory(prefix="sktransfer-") as folder,
+        progress_bar(len(chosen) * len(splits) + refit, "Comparing strategies", verbose) as bar,
+    ):
+        bar.unit = "fit"
+        race = _Race(X, y, splits, scorer, n_jobs, refit, deadline, bar)
+        for name, estimator in chosen.items():
+            bar.set_postfix_str(name)
+            began, done = time.perf_counter(), bar.n
+            scores, reason = race.run(_with_memory(estimator, folder), always=not comparison.scores_)
+            bar.update(done + len(splits) - bar.n)
+            if reason:
+                comparison.left_out_[name] = reason
                 continue
-        began = time.perf_counter()
-        scores = []
-        for score in _fold_scores(estimator, X, y, splits, scorer, n_jobs):
-            scores.append(score)
+            comparison.estimators[name] = estimator
+            comparison.scores_[name] = np.array(scores)
+            comparison.seconds_[name] = time.perf_counter() - began
+        if refit:
+            best = comparison.best_strategy_
+            bar.set_postfix_str(f"fitting {best} to all images")
+            fitted = _with_memory(chosen[best], folder).fit(X, y)
+            comparison.best_estimator_ = fitted.set_params(**_memories(chosen[best]))
             bar.update()
-        comparison.estimators[name] = estimator
-        comparison.scores_[name] = np.array(scores)
-        comparison.seconds_[name] = time.perf_counter() - began
-    if refit:
-        bar.set_postfix_str(f"fitting {comparison.best_strategy_} to all images")
-        comparison.best_estimator_ = clone(comparison.estimators[comparison.best_strategy_]).fit(X, y)
-        bar.update()
-    bar.close()
     return comparison
 
 
-def _chosen(strategies: Any, params: dict[str, Any]) -> dict[str, BaseEstimator]:
-    if isinstance(strategies, Mapping):
-        if not strategies:
-            raise ValueError("strategies={} names none. Pass at least one, or strategies='all'.")
-        return dict(strategies)
-    known = make_strategies(**params)
-    if isinstance(strategies, str):
-        strategies = list(known) if strategies == "all" else [strategies]
-    unknown = [name for name in strategies if name not in known]
-    if unknown or not strategies:
-        raise ValueError(f"strategies={list(strategies)!r}: expected 'all', a dict, or some of {list(known)}.")
-    return {name: known[name] for name in known if name in strategies}
+class _Race:
+    """Runs strategies one after the other on the same folds, against the clock.
 
+    Parameters
+    ----------
+    X : images
+    y : ndarray of shape (n_images,)
+    splits : list of (train, test)
+    scorer : callable
+    n_jobs : int or None
+    refit : bool
+        Keep time for a last fit of the slowest.
+    deadline : float
+        By `time.perf_counter`; infinite without a time budget.
+    bar : tqdm
+    """
 
-def _splitter(cv: Any, y: np.ndarray, groups: Any, random_state: int) -> Any:
-    if not isinstance(cv, Integral):
-        return check_cv(cv, y, classifier=True)
-    smallest = np.unique(y, return_counts=True)[1].min()
-    if smallest < cv:
-        raise ValueError(
-            f"The smallest class has {smallest} image(s), fewer than cv={cv} folds. Pass a smaller cv, add images, or "
-            "leave that class out."
+    def __init__(
+        self,
+        X: Any,
+        y: np.ndarray,
+        splits: list[Split],
+        scorer: Any,
+        n_jobs: int | None,
+        refit: bool,
+        deadline: float,
+        bar: tqdm,
+    ) -> None:
+        self.X, self.y, self.splits, self.scorer, self.n_jobs = X, y, splits, scorer, n_jobs
+        self.refit, self.deadline, self.bar = refit, deadline, bar
+        self.slowest = 0.0  # seconds per fold, without what is frozen
+
+    def run(self, estimator: BaseEstimator, *, always: bool) -> tuple[list[float], str]:
+        """Return the scores of the folds, and why the strategy is left out, or "" if it is not."""
+        if not always and self.seconds_left() <= 0:
+            return [], "the time was up"
+        if not always and np.isfinite(self.deadline):
+            needed = self.expected_seconds(estimator)
+            left = self.seconds_left()  # after the trial, which takes its time too
+            if needed > left:
+                return [], f"needs about {_minutes(needed)}, and {_minutes(max(left, 0))} were left"
+        scores: list[float] = []
+        ends = [time.perf_counter()]
+        for score in self.fold_scores(estimator):
+            scores.append(score)
+            ends.append(time.perf_counter())
+            self.bar.update()
+            if not always and len(scores) < len(self.splits) and self.seconds_left() < 0:
+                return scores, f"stopped after {len(scores)} of {len(self.splits)} folds, when the time was up"
+        self.slowest = max(self.slowest, min(np.diff(ends)))
+        return scores, ""
+
+    def expected_seconds(self, estimator: BaseEstimator) -> float:
+        """Return about how long all folds take, and a last fit."""
+        n_train, n_test = ([len(part) for part in parts] for parts in zip(*self.splits, strict=True))
+        n_train += [len(self.y)] * self.refit
+        return measure_cost(estimator, self.X, self.y).seconds(estimator, len(self.y), n_train, n_test)
+
+    def seconds_left(self) -> float:
+        """Return what is left of the budget, without what a last fit of the slowest so far takes."""
+        reserve = self.refit * self.slowest * len(self.y) / len(self.splits[0][0])
+        return self.deadline - time.perf_counter() - reserve
+
+    def fold_scores(self, estimator: BaseEstimator) -> Iterator[float]:
+        """Yield the score of each fold, in order, as soon as it is there."""
+        parallel = Parallel(n_jobs=self.n_jobs, return_as="generator")
+        return parallel(
+            delayed(_fold_score)(estimator, self.X, self.y, train, test, self.scorer) for train, test in self.splits
         )
-    splitter = StratifiedKFold if groups is None else StratifiedGroupKFold
-    return splitter(int(cv), shuffle=True, random_state=random_state)
-
-
-def _warn_of_leaks(X: Any, splits: list[Split]) -> None:
-    copies = find_duplicates(X)
-    leaked = {image for train, test in splits for image in test[np.isin(copies[test], copies[train])]}
-    if leaked:
-        warnings.warn(
-            f"{len(leaked)} of {len(copies)} images have a near-identical one on the other side of a fold, so the scores "
-            "are too good. Keep copies together: groups=find_duplicates(X).",
-            stacklevel=3,
-        )
-
-
-def _fold_scores(
-    estimator: BaseEstimator, X: Any, y: np.ndarray, splits: list[Split], scorer: Any, n_jobs: int | None
-) -> Iterator[float]:
-    """Yield the score of each fold, in order, as soon as it is there."""
-    parallel = Parallel(n_jobs=n_jobs, return_as="generator")
-    return parallel(delayed(_fold_score)(estimator, X, y, train, test, scorer) for train, test in splits)
 
 
 def _fold_score(
@@ -343,7 +286,70 @@ def _fold_score(
     return float(scorer(fitted, _safe_indexing(X, test), y[test]))
 
 
+def _chosen(strategies: Any, params: dict[str, Any], random_state: int) -> dict[str, BaseEstimator]:
+    if isinstance(strategies, Mapping):
+        if not strategies:
+            raise ValueError("strategies={} names none. Pass at least one, or strategies='all'.")
+        if params:
+            raise ValueError(
+                f"{', '.join(params)}: estimators in a dict have parameters of their own. Set them there, or pass them "
+                "to make_strategies."
+            )
+        return dict(strategies)
+    known = make_strategies(**params, random_state=random_state)
+    if isinstance(strategies, str):
+        strategies = list(known) if strategies == "all" else [strategies]
+    unknown = [name for name in strategies if name not in known]
+    if unknown or not strategies:
+        raise ValueError(f"strategies={list(strategies)!r}: expected 'all', a dict, or some of {list(known)}.")
+    return {name: known[name] for name in known if name in strategies}
+
+
+def _splits(cv: Any, X: Any, y: np.ndarray, groups: Any, random_state: int) -> list[Split]:
+    if groups is not None:
+        check_consistent_length(y, groups)
+    if not isinstance(cv, Integral):
+        return list(check_cv(cv, y, classifier=True).split(X, y, groups))
+    check_folds(y, int(cv))
+    splitter = StratifiedKFold if groups is None else StratifiedGroupKFold
+    return list(splitter(int(cv), shuffle=True, random_state=random_state).split(X, y, groups))
+
+
+def _parts(estimator: BaseEstimator) -> dict[str, BaseEstimator]:
+    """Return what within an estimator reads images, by the prefix of its parameters."""
+    within = {f"{name}__": part for name, part in estimator.get_params().items()}
+    kinds = (PretrainedCNNFeatures, FineTunedCNNClassifier)
+    return {prefix: part for prefix, part in {"": estimator, **within}.items() if isinstance(part, kinds)}
+
+
+def _memories(estimator: BaseEstimator) -> dict[str, Any]:
+    """Return where its parts keep activations, by the name of the parameter."""
+    return {f"{prefix}memory": part.memory for prefix, part in _parts(estimator).items()}
+
+
+def _with_memory(estimator: BaseEstimator, folder: str) -> BaseEstimator:
+    """Return a clone whose parts keep activations in a folder, if not in one of their own."""
+    memories = {name: folder for name, memory in _memories(estimator).items() if memory is None}
+    return clone(estimator).set_params(**memories)
+
+
+def _warn_of_leaks(X: Any, splits: list[Split], estimators: Iterable[BaseEstimator]) -> None:
+    parts = [part for estimator in estimators for part in _parts(estimator).values()]
+    if not parts:  # X may hold anything
+        return
+    copies = find_duplicates(X, image_shape=parts[0].image_shape, value_range=parts[0].value_range, n_jobs=-1)
+    leaked = {image for train, test in splits for image in test[np.isin(copies[test], copies[train])]}
+    if leaked:
+        warnings.warn(
+            f"{len(leaked)} of {len(copies)} images have a near-identical one on the other side of a fold, so the "
+            "scores may be too good. Keep copies together: groups=find_duplicates(X).",
+            stacklevel=3,
+        )
+
+
 def _score_name(scoring: Any) -> str:
+    if scoring is None:
+        return "score"
     return scoring if isinstance(scoring, str) else getattr(scoring, "__name__", type(scoring).__name__)
 
 
