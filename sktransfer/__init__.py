@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ._exceptions import (
         BackboneError,
         BadImage,
+        DeviceMemoryError,
         ImageError,
         ModelFileError,
         SktransferError,
@@ -35,6 +36,7 @@ __all__ = [
     "BackboneError",
     "BadImage",
     "CacheInfo",
+    "DeviceMemoryError",
     "FineTunedCNNClassifier",
     "ImageError",
     "ModelFileError",
