@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ._exceptions import (
         BackboneError,
         BadImage,
+        DeviceMemoryError,
         ImageError,
         ModelFileError,
         SktransferError,
@@ -39,6 +40,7 @@ __all__ = [
     "BackboneError",
     "BadImage",
     "CacheInfo",
+    "DeviceMemoryError",
     "FineTunedCNNClassifier",
     "ImageError",
     "ModelFileError",
