@@ -74,7 +74,9 @@ class StrategyComparisonDisplay:
         display = cls(scores=dict(comparison.scores_), seconds=dict(comparison.seconds_), score_name=name)
         return display.plot(ax=ax)
 
-    def plot(self, ax: Any = None, *, fold_kw: dict | None = None, mean_kw: dict | None = None) -> Any:
+    def plot(
+        self, ax: Any = None, *, fold_kw: dict | None = None, mean_kw: dict | None = None
+    ) -> StrategyComparisonDisplay:
         """Draw.
 
         Parameters

@@ -123,6 +123,8 @@ class FreezeDepthDisplay:
         score, default_name = _score(search, metric)
         resolved = [_depth(search.estimator, candidate, name) for candidate in params]
         kept = [row for row, depth in enumerate(resolved) if depth is not None]
+        if not kept:
+            raise ValueError(f"{name!r} is no parameter of a FineTunedCNNClassifier.")
         depths, sizes = np.array([resolved[row] for row in kept]).T
         n_stages = {int(size) for size in sizes}
         display = cls(
@@ -135,7 +137,9 @@ class FreezeDepthDisplay:
         )
         return display.plot(ax=ax)
 
-    def plot(self, ax: Any = None, *, line_kw: dict | None = None, fill_between_kw: dict | None = None) -> Any:
+    def plot(
+        self, ax: Any = None, *, line_kw: dict | None = None, fill_between_kw: dict | None = None
+    ) -> FreezeDepthDisplay:
         """Draw.
 
         Parameters
@@ -198,8 +202,9 @@ def _depth(estimator: BaseEstimator, candidate: dict, name: str) -> tuple[int, i
     """Return how many stages a candidate freezes, and of how many; None if it has no such parameter."""
     values = {key: clone(value, safe=False) for key, value in candidate.items()}
     owner = clone(estimator).set_params(**values)
-    for step in name.split("__")[:-1]:
-        owner = owner.get_params(deep=False).get(step) if hasattr(owner, "get_params") else None
+    prefix = name.rpartition("__")[0]
+    if prefix:
+        owner = owner.get_params().get(prefix)
     if not hasattr(owner, "_resolve_freeze"):
         return None
     backbone = resolve_backbone(owner)

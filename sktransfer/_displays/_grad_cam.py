@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
-from torch import nn
 
 from .._engines import CACHED_IMAGES, resolve_device
 from .._finetuning import whole_network
@@ -195,7 +194,7 @@ class GradCAMDisplay:
         return self
 
 
-def grad_cam(network: nn.Module, depth: int, canvases: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+def grad_cam(network: Any, depth: int, canvases: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """Return the heat maps (n, H, W) of a whole network, from 0 on, at the size of the canvases.
 
     Parameters
@@ -211,7 +210,7 @@ def grad_cam(network: nn.Module, depth: int, canvases: torch.Tensor, targets: to
     captum = require("captum.attr", "GradCAMDisplay")
     # The weights need no gradient, so the input must, for there to be one at the layer.
     inputs = canvases.float().requires_grad_()
-    method = captum.LayerGradCam(network, network.body.stages[depth - 1])  # type: ignore[union-attr,index]  # its stages
+    method = captum.LayerGradCam(network, network.body.stages[depth - 1])
     maps = method.attribute(inputs, targets, relu_attributions=True)
     size = tuple(canvases.shape[1:3])
     return captum.LayerAttribution.interpolate(maps, size, interpolate_mode="bilinear")[:, 0].detach()

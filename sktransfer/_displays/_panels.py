@@ -53,7 +53,9 @@ def side_by_side(ax: Any, n_panels: int, gap: float = 0.75) -> list[Any]:
     return [ax.inset_axes((k * (panel + gap_share), 0, panel, 1)) for k in range(n_panels)]
 
 
-def sheet(ax: Any, user: str, n_panels: int, n_columns: int, aspect: float, caption_lines: int) -> tuple[Any, list]:
+def sheet(
+    ax: Any, user: str, n_panels: int, n_columns: int, size: tuple[float, float], caption_lines: int
+) -> tuple[Any, list]:
     """Divide axes, or a new figure, into panels for images in reading order, each with room for a caption above it.
 
     Parameters
