@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,16 +26,18 @@ AUGMENTATIONS = ["none", "photo", "any_orientation", "text"]
 def cli() -> None:
     """Pretrained CNNs for your own images.
 
-    DIR is a folder with one subfolder of images per class. Exit codes: 0 all went well, 1 it did not (the message says
-    why; `check`: something was found), 2 the command was not understood.
+    DIR is a folder with one subfolder of images per class; predict, extract and check take any folder of images.
+
+    Exit codes: 0 all went well, 1 it did not and a message says why (check: something was found), 2 the command was
+    not understood.
     """
 
 
-def _options(command: Callable) -> Callable:
-    """Add the options that most commands share."""
+def _network_options(command: Callable) -> Callable:
+    """Add the options that say which network, and how it is run."""
     for option in (
         click.option("--quiet", is_flag=True, help="No progress bars."),
-        click.option("--memory", type=FOLDER, help="Folder to keep activations in, for later runs."),
+        click.option("--memory", metavar="FOLDER", help="Keep activations in, for later runs."),
         click.option("--image-size", type=click.IntRange(1), help="Side in pixels; by default the network's own."),
         click.option("--backbone", default="efficientnet_lite0", show_default=True, help="The pretrained network."),
     ):
@@ -42,11 +45,15 @@ def _options(command: Callable) -> Callable:
     return command
 
 
-def _augment(command: Callable) -> Callable:
+def _augment_option(command: Callable) -> Callable:
     return click.option(
-        "--augment", type=click.Choice(AUGMENTATIONS), default="none", show_default=True,
-        help="What your images may undergo; see FineTunedCNNClassifier.",
-    )(command)  # fmt: skip
+        "--augment",
+        type=click.Choice(AUGMENTATIONS),
+        default="none",
+        show_default=True,
+        callback=lambda context, parameter, value: None if value == "none" else value,
+        help="What your images may undergo without changing their class, for strategies that train the network.",
+    )(command)
 
 
 @cli.command()
@@ -60,79 +67,86 @@ def demo() -> None:
 
 @cli.command()
 @click.argument("directory", metavar="DIR", type=FOLDER)
-@_augment
-@_options
-def recommend(directory: Path, augment: str, quiet: bool, **params: Any) -> None:
+@_augment_option
+@_network_options
+def recommend(directory: Path, quiet: bool, **params: Any) -> None:
     """Advise which strategy suits the images, and why."""
     from . import datasets, recommend_strategy
 
     photos = datasets.load_image_folder(directory)
-    advice = recommend_strategy(photos.data, photos.target, augment=_name(augment), **params)
+    advice = recommend_strategy(photos.data, photos.target, verbose=int(not quiet), **params)
     click.echo(advice.summary())
 
 
 @cli.command()
 @click.argument("directory", metavar="DIR", type=FOLDER)
 @click.option("--out", type=FOLDER, default="report", show_default=True, help="Folder for the report.")
-@click.option("--strategy", "strategies", multiple=True, help="Compare only these; may be repeated.")
+@click.option("--strategy", "names", multiple=True, help="Compare only these; may be given several times.")
 @click.option("--cv", type=click.IntRange(2), default=5, show_default=True, help="Folds.")
-@click.option("--minutes", type=float, help="Leave out what is not expected to finish within.")
-@click.option("--jobs", type=int, help="Folds at a time; give a --memory too.")
+@click.option("--minutes", type=click.FloatRange(0), help="Leave out what is not expected to finish within.")
+@click.option("--jobs", type=int, help="Folds at a time.")
 @click.option("--keep-copies-together", is_flag=True, help="Near-identical images never stand on both sides of a fold.")
-@_augment
-@_options
+@_augment_option
+@_network_options
 def compare(
-    directory: Path, out: Path, strategies: Sequence[str], cv: int, minutes: float | None, jobs: int | None,
-    keep_copies_together: bool, augment: str, quiet: bool, **params: Any,
-) -> None:  # fmt: skip
-    """Cross-validate strategies, and write a table, a figure and an HTML page."""
-    _require("compare", {"matplotlib": "matplotlib", "pandas": "pandas"}, "plot")
-    from . import compare_strategies, datasets, find_duplicates, make_strategies
+    directory: Path,
+    out: Path,
+    names: Sequence[str],
+    cv: int,
+    minutes: float | None,
+    jobs: int | None,
+    keep_copies_together: bool,
+    quiet: bool,
+    **params: Any,
+) -> None:
+    """Cross-validate strategies; write a table, a figure and an HTML page."""
+    _require("compare", {"matplotlib": "matplotlib", "pandas": "pandas"}, "cli")
+    from . import compare_strategies, datasets, find_duplicates
     from ._report import write_report
 
     photos = datasets.load_image_folder(directory)
-    known = make_strategies(augment=_name(augment), **params)
-    unknown = [name for name in strategies if name not in known]
-    if unknown:
-        raise click.BadParameter(f"There is no strategy {unknown[0]!r}. There are: {', '.join(known)}.")
     comparison = compare_strategies(
         photos.data,
         photos.target,
-        strategies={name: known[name] for name in known if not strategies or name in strategies},
+        strategies=list(names) or "all",
         cv=cv,
-        groups=find_duplicates(photos.data) if keep_copies_together else None,
-        time_budget=minutes and 60 * minutes,
+        groups=find_duplicates(photos.data, n_jobs=-1, verbose=int(not quiet)) if keep_copies_together else None,
+        time_budget=None if minutes is None else 60 * minutes,
         n_jobs=jobs,
         refit=False,
-        verbose=not quiet,
+        verbose=int(not quiet),
+        **params,
     )
-    click.echo(comparison.summary())
-    click.echo(f"\nReport: {write_report(comparison, out, directory.name, photos, cv)}")
+    facts = f"{len(photos.data)} images in {len(photos.target_names)} classes, {cv} folds. {directory.resolve()}"
+    page = write_report(comparison, out, title=f"Strategies for {directory.resolve().name}", facts=facts)
+    click.echo(f"{comparison.summary()}\n\nReport: {page}")
 
 
 @cli.command()
 @click.argument("directory", metavar="DIR", type=FOLDER)
 @click.option("-o", "--out", type=FOLDER, required=True, help="File for the model.")
 @click.option("--strategy", help="By default what `recommend` advises.")
-@_augment
-@_options
-def train(directory: Path, out: Path, strategy: str | None, augment: str, quiet: bool, **params: Any) -> None:
+@_augment_option
+@_network_options
+def train(directory: Path, out: Path, strategy: str | None, quiet: bool, **params: Any) -> None:
     """Train a model on all images of DIR, and save it."""
     import numpy as np
 
     from . import datasets, make_strategies, recommend_strategy, save
 
+    if not out.absolute().parent.is_dir():  # before minutes of training
+        raise click.BadParameter(f"There is no folder {str(out.absolute().parent)!r}.", param_hint="--out")
     photos = datasets.load_image_folder(directory)
     labels = np.array(photos.target_names)[photos.target]
+    params["verbose"] = int(not quiet)
     if strategy is None:
-        advice = recommend_strategy(photos.data, labels, augment=_name(augment), **params)
+        advice = recommend_strategy(photos.data, labels, **params)
         strategy, estimator = advice.strategy, advice.estimator
     else:
-        known = make_strategies(augment=_name(augment), **params)
+        known = make_strategies(**params)
         if strategy not in known:
-            raise click.BadParameter(f"There is no strategy {strategy!r}. There are: {', '.join(known)}.")
+            raise click.BadParameter(f"{strategy!r} is none of: {', '.join(known)}.", param_hint="--strategy")
         estimator = known[strategy]
-    _show_progress(estimator, not quiet)
     save(estimator.fit(photos.data, labels), out)
     click.echo(f"{strategy}, trained on {len(labels)} images in {len(photos.target_names)} classes: {out}")
 
@@ -142,7 +156,7 @@ def train(directory: Path, out: Path, strategy: str | None, augment: str, quiet:
 @click.argument("directory", metavar="DIR", type=FOLDER)
 @click.option("-o", "--out", type=FOLDER, help="CSV file; by default the standard output.")
 def predict(model: Path, directory: Path, out: Path | None) -> None:
-    """Classify all images in DIR and its subfolders: path, label, and the probability of each class as CSV."""
+    """Classify the images in DIR and its subfolders: path, label and the probability of each class, as CSV."""
     import csv
 
     from . import load
@@ -150,25 +164,25 @@ def predict(model: Path, directory: Path, out: Path | None) -> None:
     estimator, paths = load(model), _images_in(directory)
     header, columns = ["path", "label"], []
     if hasattr(estimator, "predict_proba"):
-        columns = estimator.predict_proba(paths)
-        labels = estimator.classes_[columns.argmax(axis=1)]
+        probabilities = estimator.predict_proba(paths)
+        labels = estimator.classes_[probabilities.argmax(axis=1)]
         header += [f"p({name})" for name in estimator.classes_]
+        columns = [[f"{p:.4f}" for p in row] for row in probabilities]
     else:
-        labels = estimator.predict(paths)
-    with click.open_file(out or "-", "w", encoding="utf-8") as file:
+        labels, columns = estimator.predict(paths), [[]] * len(paths)
+    with click.open_file(str(out or "-"), "w", encoding="utf-8", atomic=out is not None) as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)
-        for i, (path, label) in enumerate(zip(paths, labels, strict=True)):
-            writer.writerow([path, label, *(f"{p:.4f}" for p in (columns[i] if len(columns) else ()))])
+        writer.writerows([path, label, *row] for path, label, row in zip(paths, labels, columns, strict=True))
 
 
 @cli.command()
 @click.argument("directory", metavar="DIR", type=FOLDER)
 @click.option("-o", "--out", type=FOLDER, required=True, help="Table (.parquet) or array (.npy, with a .txt of paths).")
 @click.option("--layer", default="penultimate", show_default=True, help="A stage, or 'all'.")
-@_options
+@_network_options
 def extract(directory: Path, out: Path, layer: str, quiet: bool, **params: Any) -> None:
-    """Compute the features of all images in DIR and its subfolders."""
+    """Compute the features of the images in DIR and its subfolders."""
     if out.suffix not in (".parquet", ".npy"):
         raise click.BadParameter(f"{str(out)!r} ends neither in .parquet nor in .npy.", param_hint="--out")
     if out.suffix == ".parquet":
@@ -178,7 +192,7 @@ def extract(directory: Path, out: Path, layer: str, quiet: bool, **params: Any) 
     from . import PretrainedCNNFeatures
 
     paths = _images_in(directory)
-    transformer = PretrainedCNNFeatures(layer=layer, verbose=not quiet, **params)
+    transformer = PretrainedCNNFeatures(layer=layer, verbose=int(not quiet), **params)
     features = transformer.fit_transform(paths)
     if out.suffix == ".npy":
         np.save(out, features)
@@ -194,8 +208,10 @@ def extract(directory: Path, out: Path, layer: str, quiet: bool, **params: Any) 
 
 @cli.command()
 @click.argument("directory", metavar="DIR", type=FOLDER)
-def check(directory: Path) -> None:
-    """List images that cannot be read, and near-identical ones."""
+@click.option("--quiet", is_flag=True, help="No progress bar.")
+@click.pass_context
+def check(context: click.Context, directory: Path, quiet: bool) -> None:
+    """List images that cannot be read, and near-identical ones, in DIR and its subfolders."""
     import numpy as np
 
     from . import find_bad_images, find_duplicates
@@ -205,13 +221,14 @@ def check(directory: Path) -> None:
     for image in bad:
         click.echo(f"unreadable: {image.path}: {image.reason}")
     readable = np.delete(paths, [image.index for image in bad])
-    groups = find_duplicates(readable) if len(readable) else np.array([], dtype=int)
-    copies = [readable[groups == label] for label in np.unique(groups) if np.sum(groups == label) > 1]
+    groups = np.empty(0, dtype=int)
+    if len(readable):
+        groups = find_duplicates(readable, n_jobs=-1, verbose=int(not quiet))
+    copies = [readable[groups == label] for label in np.flatnonzero(np.bincount(groups) > 1)]
     for group in copies:
         click.echo(f"near-identical: {', '.join(group)}")
     click.echo(f"{len(paths)} images, {len(bad)} unreadable, {len(copies)} groups of near-identical ones")
-    if bad or copies:
-        raise SystemExit(1)
+    context.exit(1 if bad or copies else 0)
 
 
 def _images_in(directory: Path) -> list[str]:
@@ -225,16 +242,6 @@ def _images_in(directory: Path) -> list[str]:
     return paths
 
 
-def _name(augment: str) -> str | None:
-    return None if augment == "none" else augment
-
-
-def _show_progress(estimator: Any, shown: bool) -> None:
-    """Let the estimator, or the steps of a pipeline that can, show a bar."""
-    names = [name for name in estimator.get_params() if name in ("verbose", "features__verbose")]
-    estimator.set_params(**{names[-1]: int(shown)})
-
-
 def _require(what: str, modules: dict[str, str], extra: str) -> None:
     """Stop if a module is not installed."""
     missing = [package for module, package in modules.items() if importlib.util.find_spec(module) is None]
@@ -244,22 +251,25 @@ def _require(what: str, modules: dict[str, str], extra: str) -> None:
         )
 
 
+def _warn(message: Warning | str, *_: Any) -> None:
+    click.echo(f"Warning: {message}", err=True)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code."""
-    try:
-        cli.main(arguments, prog_name="sktransfer", standalone_mode=False)
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("Stopped.", err=True)
-        return 130
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    except (SktransferError, OSError, ValueError) as error:
-        click.echo(f"Error: {error}", err=True)
-        return 1
-    return 0
+    with warnings.catch_warnings():
+        warnings.showwarning = _warn
+        try:
+            return int(cli.main(arguments, prog_name="sktransfer", standalone_mode=False) or 0)
+        except click.ClickException as error:
+            error.show()
+            return error.exit_code
+        except (click.Abort, KeyboardInterrupt):
+            click.echo("Stopped.", err=True)
+            return 130
+        except (SktransferError, ImportError, OSError, ValueError) as error:
+            click.echo(f"Error: {error}", err=True)
+            return 1
 
 
 if __name__ == "__main__":

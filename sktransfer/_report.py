@@ -1,15 +1,14 @@
-"""The report of a comparison: one HTML page that needs no network and no other file."""
+"""The report of a comparison: a table, a figure, and one HTML page that needs neither of them nor a network."""
 
 from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping
 from html import escape
-from typing import Any
+from pathlib import Path
 
 from . import __version__
-from ._strategies import StrategyComparison
+from ._comparison import StrategyComparison
 
 _PAGE = """<!doctype html>
 <html lang="en">
@@ -46,7 +45,7 @@ _PAGE = """<!doctype html>
 {rows}
 </tbody>
 </table></div>
-{figures}
+<figure><img alt="{caption}" src="data:image/png;base64,{figure}"><figcaption>{caption}</figcaption></figure>
 <footer>sktransfer {version}. {scoring}: mean over the folds; spread: standard deviation over the folds; seconds: fitting
 and testing on all folds, where the first strategy pays for the frozen features that later ones share.</footer>
 </body>
@@ -54,18 +53,33 @@ and testing on all folds, where the first strategy pays for the frozen features 
 """
 
 
-def html_report(comparison: StrategyComparison, title: str, facts: str, figures: Mapping[str, Any]) -> str:
-    """Return the page.
+def write_report(comparison: StrategyComparison, folder: Path, *, title: str, facts: str) -> Path:
+    """Write ``scores.csv``, ``scores.png`` and ``report.html`` into a folder, which is made.
 
     Parameters
     ----------
     comparison : StrategyComparison
+    folder : Path
     title : str
     facts : str
         A sentence on the images.
-    figures : mapping of str to matplotlib.figure.Figure
-        By caption.
+
+    Returns
+    -------
+    page : Path
+        The HTML file. It holds the figure, so it can be sent alone.
     """
+    folder.mkdir(parents=True, exist_ok=True)
+    comparison.to_frame().to_csv(folder / "scores.csv")
+    figure = _figure(comparison)
+    (folder / "scores.png").write_bytes(figure)
+    page = folder / "report.html"
+    page.write_text(html_report(comparison, figure, title=title, facts=facts), encoding="utf-8")
+    return page
+
+
+def html_report(comparison: StrategyComparison, figure: bytes, *, title: str, facts: str) -> str:
+    """Return the page, with a PNG in it."""
     rows = []
     for name, scores in comparison.scores_.items():
         mark = ' class="best"' if name == comparison.best_strategy_ else ""
@@ -79,16 +93,17 @@ def html_report(comparison: StrategyComparison, title: str, facts: str, figures:
         facts=escape(facts),
         scoring=escape(comparison.scoring),
         rows="\n".join(rows),
-        figures="\n".join(_figure(caption, figure) for caption, figure in figures.items()),
+        caption="Each fold's score, and their mean",
+        figure=base64.b64encode(figure).decode(),
         version=__version__,
     )
 
 
-def _figure(caption: str, figure: Any) -> str:
+def _figure(comparison: StrategyComparison) -> bytes:
+    from matplotlib.figure import Figure  # not pyplot, which may want a screen
+
+    figure = Figure(figsize=(8, 1.4 + 0.45 * len(comparison.scores_)), layout="constrained")
+    comparison.plot(ax=figure.subplots())
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=150)
-    data = base64.b64encode(content.getvalue()).decode()
-    text = escape(caption)
-    return (
-        f'<figure><img alt="{text}" src="data:image/png;base64,{data}"><figcaption>{text}</figcaption></figure>'
-    )
+    return content.getvalue()
