@@ -138,7 +138,7 @@ def rank_backbones(
     return sorted(ranking, key=lambda row: -row.score)
 
 
-def logme(features: np.ndarray, labels: np.ndarray, n_iterations: int = 20) -> float:
+def logme(features: np.ndarray, labels: np.ndarray, n_iterations: int = 100) -> float:
     """Return the log marginal evidence of a linear model, per image and class.
 
     For each class a Bayesian ridge regression of "is this class" on the features; its two precisions are found by
