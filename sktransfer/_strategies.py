@@ -180,7 +180,8 @@ def compare_strategies(
     splits = _splits(cv, X, y, groups, random_state)
     _warn_of_leaks(X, splits, chosen.values())
 
-    comparison = StrategyComparison(_score_name(scoring), np.mean([len(test) / len(train) for train, test in splits]))
+    test_share = float(np.mean([len(test) / len(train) for train, test in splits]))
+    comparison = StrategyComparison(_score_name(scoring), test_share)
     scorer = check_scoring(next(iter(chosen.values())), scoring)
     with (
         tempfile.TemporaryDirectory(prefix="sktransfer-") as folder,
