@@ -5,12 +5,12 @@ from sklearn.datasets import load_digits
 
 from sktransfer import _recommendation, make_strategies, recommend_strategy
 from sktransfer._costs import Cost
-from sktransfer._recommendation import FAR, FEW, MANY, SOLVED, _advice, _probe
+from sktransfer._recommendation import FAR, FEW, MANY, SOLVED, SOME, _advice, _probe
 
 DIGITS = {"image_shape": (8, 8), "value_range": (0, 16), "image_size": 64}
 X, Y = load_digits(n_class=4, return_X_y=True)
 NAMES = list(make_strategies())
-NEAR, SOME = FAR / 2, SOLVED / 2
+NEAR, HALF = FAR / 2, SOLVED / 2
 
 
 @pytest.fixture
@@ -25,14 +25,14 @@ def advised(n, skill, distance):
 
 @pytest.mark.parametrize("distance", [NEAR, 1.0])
 def test_few_images_or_a_solved_task_need_features_alone(distance):
-    assert advised(FEW - 1, SOME, distance) == "features + linear"
+    assert advised(FEW - 1, HALF, distance) == "features + linear"
     assert advised(2 * MANY, 0.99, distance) == "features + linear"
 
 
-def test_the_farther_the_more_is_trained():
-    assert advised(FEW, SOME, NEAR) == "fine-tuned, freeze=4"
-    assert advised(2 * MANY, SOME, NEAR) == "fine-tuned, freeze=4"
-    assert advised(MANY, SOME, 1.0) == "from scratch"
+def test_the_farther_and_the_more_images_the_more_is_trained():
+    assert advised(FEW, HALF, NEAR) == advised(2 * MANY, HALF, NEAR) == "fine-tuned, freeze=4"
+    far = [advised(n, HALF, 1.0) for n in (FEW, SOME, MANY)]
+    assert far == ["fine-tuned, freeze=4", "fine-tuned, freeze=0", "from scratch"]
 
 
 def test_reasons_state_the_facts():
