@@ -18,7 +18,7 @@ from ._extraction import progress_bar
 from ._features import PretrainedCNNFeatures
 from ._inputs import check_folds, check_labels
 
-PROBE_C = 100.0  # for features of norm 1; benchmarks/ranking.py
+PROBE_C = 100.0  # for features of norm 1; 1,000 was worse on ELPV, clothing, wallpaper groups and Fashion-MNIST
 
 
 class RankedBackbone(NamedTuple):

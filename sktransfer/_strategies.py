@@ -56,7 +56,8 @@ def make_strategies(
     Returns
     -------
     strategies : dict of str to estimator
-        ``"features + linear"``, `make_feature_classifier`; ``"features + SVM"``, the same features with a kernel;
+        ``"features + linear"``, `make_feature_classifier`; ``"features + SVM"``, the same features with a kernel, without
+        probabilities;
         ``"dense head"`` of 256 units on the frozen network; ``"fine-tuned, freeze=k"`` for the last quarter of the
         stages, the last half, and all; ``"shallow from scratch"``, a CNN of four layers; ``"from scratch"``, the
         backbone without its weights. Add your own, or delete some, before you pass it to `compare_strategies`.
@@ -184,7 +185,7 @@ def compare_strategies(
     comparison = StrategyComparison(_score_name(scoring), test_share)
     scorer = check_scoring(next(iter(chosen.values())), scoring)
     with (
-        tempfile.TemporaryDirectory(prefix="sktransfer-") as folder,
+        tempfile.TemporaryDirectory(prefix="sktransfer-", ignore_cleanup_errors=True) as folder,
         progress_bar(len(chosen) * len(splits) + refit, "Comparing strategies", verbose) as bar,
     ):
         bar.unit = "fit"
@@ -324,8 +325,12 @@ def _parts(estimator: BaseEstimator) -> dict[str, BaseEstimator]:
 
 
 def _memories(estimator: BaseEstimator) -> dict[str, Any]:
-    """Return where its parts keep activations, by the name of the parameter."""
-    return {f"{prefix}memory": part.memory for prefix, part in _parts(estimator).items()}
+    """Return where an estimator, or the steps of a pipeline, keep activations, by the name of the parameter.
+
+    What a search holds is left alone: it fits clones, whose parameters cannot be set back afterwards.
+    """
+    own = {"", *(f"{name}__" for name, _ in getattr(estimator, "steps", ()))}
+    return {f"{prefix}memory": part.memory for prefix, part in _parts(estimator).items() if prefix in own}
 
 
 def _with_memory(estimator: BaseEstimator, folder: str) -> BaseEstimator:

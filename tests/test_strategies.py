@@ -11,7 +11,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.datasets import load_digits
 from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GroupKFold, ShuffleSplit
+from sklearn.model_selection import GridSearchCV, GroupKFold, ShuffleSplit
 from sklearn.pipeline import make_pipeline
 
 from sktransfer import (
@@ -139,6 +139,13 @@ def test_best_estimator_predicts_images_and_keeps_its_parameters(digits):
     assert comparison.best_estimator_.score(X, y) > 0.95
     assert comparison.best_estimator_[0].memory is None and mine[0].memory is None
     assert not hasattr(mine[-1], "coef_")
+
+
+def test_a_search_within_keeps_no_trace_of_the_temporary_folder(digits):
+    X, y = digits
+    search = GridSearchCV(features_and_linear(), {"logisticregression__C": [1, 10]}, cv=2)
+    best = compare_strategies(X, y, strategies={"search": search}, cv=2).best_estimator_
+    assert best.best_estimator_[0].memory is best.estimator[0].memory is None
 
 
 def test_memory_of_ones_own_is_used(digits, tmp_path, computed):
