@@ -56,10 +56,9 @@ def make_strategies(
     Returns
     -------
     strategies : dict of str to estimator
-        ``"features + linear"``, `make_feature_classifier`; ``"features + SVM"``, the same features with a kernel, without
-        probabilities;
-        ``"dense head"`` of 256 units on the frozen network; ``"fine-tuned, freeze=k"`` for the last quarter of the
-        stages, the last half, and all; ``"shallow from scratch"``, a CNN of four layers; ``"from scratch"``, the
+        ``"features + linear"``, `make_feature_classifier`; ``"features + SVM"``, the same features with a kernel, but
+        no probabilities; ``"dense head"`` of 256 units on the frozen network; ``"fine-tuned, freeze=k"`` for the last
+        quarter of the stages, the last half, and all; ``"shallow from scratch"``, a CNN of four layers; ``"from scratch"``, the
         backbone without its weights. Add your own, or delete some, before you pass it to `compare_strategies`.
 
     Raises
