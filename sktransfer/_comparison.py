@@ -121,7 +121,7 @@ class StrategyComparison:
         """Draw the scores of all folds; see `StrategyComparisonDisplay`."""
         from ._displays import StrategyComparisonDisplay
 
-        return StrategyComparisonDisplay.from_comparison(self).plot(ax=ax)
+        return StrategyComparisonDisplay.from_comparison(self, ax=ax)
 
 
 def spread(scores: np.ndarray) -> float:

@@ -58,8 +58,9 @@ def make_strategies(
     strategies : dict of str to estimator
         ``"features + linear"``, `make_feature_classifier`; ``"features + SVM"``, the same features with a kernel, but
         no probabilities; ``"dense head"`` of 256 units on the frozen network; ``"fine-tuned, freeze=k"`` for the last
-        quarter of the stages, the last half, and all; ``"shallow from scratch"``, a CNN of four layers; ``"from scratch"``, the
-        backbone without its weights. Add your own, or delete some, before you pass it to `compare_strategies`.
+        quarter of the stages, the last half, and all; ``"shallow from scratch"``, a CNN of four layers;
+        ``"from scratch"``, the backbone without its weights. Add your own, or delete some, before you pass it to
+        `compare_strategies`.
 
     Raises
     ------
@@ -240,10 +241,11 @@ class _Race:
         self.X, self.y, self.splits, self.scorer, self.n_jobs = X, y, splits, scorer, n_jobs
         self.refit, self.deadline, self.bar = refit, deadline, bar
         self.slowest = 0.0  # seconds per fold, without what is frozen
+        self.longest_trial = 0.0  # seconds
 
     def run(self, estimator: BaseEstimator, *, always: bool) -> tuple[list[float], str]:
         """Return the scores of the folds, and why the strategy is left out, or "" if it is not."""
-        if not always and self.seconds_left() <= 0:
+        if not always and self.seconds_left() <= 2 * self.longest_trial:  # the next trial may take longer than the last
             return [], "the time was up"
         if not always and np.isfinite(self.deadline):
             needed = self.expected_seconds(estimator)
@@ -263,9 +265,12 @@ class _Race:
 
     def expected_seconds(self, estimator: BaseEstimator) -> float:
         """Return about how long all folds take, and a last fit."""
+        start = time.perf_counter()
+        cost = measure_cost(estimator, self.X, self.y)
+        self.longest_trial = max(self.longest_trial, time.perf_counter() - start)
         n_train, n_test = ([len(part) for part in parts] for parts in zip(*self.splits, strict=True))
         n_train += [len(self.y)] * self.refit
-        return measure_cost(estimator, self.X, self.y).seconds(estimator, len(self.y), n_train, n_test)
+        return cost.seconds(estimator, len(self.y), n_train, n_test)
 
     def seconds_left(self) -> float:
         """Return what is left of the budget, without what a last fit of the slowest so far takes."""
