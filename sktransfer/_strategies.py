@@ -85,6 +85,9 @@ def make_strategies(
     tuned = {"augment": augment, "n_views": None if augment is None else N_VIEWS, "random_state": random_state}
     n_stages = len(load_backbone(backbone, None).stages)
     depths = dict.fromkeys([n_stages * 3 // 4, n_stages // 2, 0])
+    fine_tuned = [
+        (f"fine-tuned, freeze={depth}", FineTunedCNNClassifier(**shared, **tuned, freeze=depth)) for depth in depths
+    ]
     features = PretrainedCNNFeatures(**{**shared, "layer": "all", "normalize": True})
     svm = GridSearchCV(SVC(), {"C": [1, 10, 100]}, cv=3)
     scratch = {**shared, **tuned, "weights": None, "n_views": None}
@@ -92,8 +95,9 @@ def make_strategies(
         LINEAR: make_feature_classifier(**shared, cv=3),
         SVM: Pipeline([("features", features), ("classifier", svm)]),
         DENSE: FineTunedCNNClassifier(**shared, freeze="all", head_hidden=(256,), random_state=random_state),
-        **{f"fine-tuned, freeze={depth}": FineTunedCNNClassifier(**shared, **tuned, freeze=depth) for depth in depths},
+        **dict(fine_tuned[:-1]),
         SHALLOW: FineTunedCNNClassifier(**{**scratch, "backbone": "shallow_cnn"}),
+        **dict(fine_tuned[-1:]),
         SCRATCH: FineTunedCNNClassifier(**scratch),
     }
 

@@ -72,6 +72,19 @@ def test_nothing_frozen_costs_nothing_beforehand():
     assert cost.frozen == 0 and cost.training > 0
 
 
+def test_trial_anew_passes_over_the_store(computed):
+    features = make_pipeline(PretrainedCNNFeatures(**DIGITS), LogisticRegression())
+    head = FineTunedCNNClassifier(freeze="all", max_epochs=1, **DIGITS)
+    for estimator in (features, head):
+        measure_cost(estimator, X, Y)
+        computed.clear()
+        assert measure_cost(estimator, X, Y).frozen < measure_cost(estimator, X, Y, anew=True).frozen
+        assert sum(n for _, n in computed) >= PILOT  # none of them in the first trial
+        computed.clear()
+        measure_cost(estimator, X, Y)
+        assert not computed
+
+
 def test_features_anew_pass_over_the_store(computed):
     features = PretrainedCNNFeatures(**DIGITS)
     features.fit_transform(X[:8])
