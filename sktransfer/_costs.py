@@ -55,21 +55,21 @@ class Cost(NamedTuple):
         return self.frozen * n_images + self.training * seen + self.testing * sum(n_test)
 
 
-def measure_cost(estimator: BaseEstimator, X: Any, y: np.ndarray) -> Cost:
+def measure_cost(estimator: BaseEstimator, X: Any, y: np.ndarray, *, anew: bool = False) -> Cost:
     """Time an estimator on a few images.
 
-    What is in the store by now costs next to nothing, as it will in the fits. What lies behind features, such as a
-    linear model, and estimators without a network are taken as free: their time does not grow in proportion to the
-    number of images, so that a few tell nothing.
+    What is in the store by now costs next to nothing, as it will in the fits; `anew` passes over it. What lies behind
+    features, such as a linear model, and estimators without a network are taken as free: their time does not grow in
+    proportion to the number of images, so that a few tell nothing.
     """
     last = estimator.steps[-1][1] if isinstance(estimator, Pipeline) else estimator
     rows = pilot_rows(y)
     images, labels = _safe_indexing(X, rows), y[rows]
     if isinstance(last, FineTunedCNNClassifier):
-        return _cost_of_training(last, images, labels)
+        return _cost_of_training(last, images, labels, anew)
     steps = estimator.steps if isinstance(estimator, Pipeline) else [("", estimator)]
     features = [step for _, step in steps if isinstance(step, PretrainedCNNFeatures)]
-    return Cost(sum(seconds_of_features(step, images) for step in features), 0.0, 0.0)
+    return Cost(sum(seconds_of_features(step, images, anew=anew) for step in features), 0.0, 0.0)
 
 
 def seconds_of_features(features: PretrainedCNNFeatures, images: Any, *, anew: bool = False) -> float:
@@ -84,8 +84,8 @@ def seconds_of_features(features: PretrainedCNNFeatures, images: Any, *, anew: b
     return _per_image(lambda rows: extractor.run(images, cuts, features.pooling, indices=rows), len(images))
 
 
-def _cost_of_training(classifier: FineTunedCNNClassifier, images: Any, labels: np.ndarray) -> Cost:
-    frozen = _seconds_of_frozen_stages(classifier, images)
+def _cost_of_training(classifier: FineTunedCNNClassifier, images: Any, labels: np.ndarray, anew: bool) -> Cost:
+    frozen = _seconds_of_frozen_stages(classifier, images, anew)
     pilot = clone(classifier).set_params(
         max_epochs=2, early_stopping=False, warm_start=False, callbacks=None, verbose=0
     )
@@ -96,11 +96,13 @@ def _cost_of_training(classifier: FineTunedCNNClassifier, images: Any, labels: n
     return Cost(frozen, pilot.history_[-1]["seconds"] / len(labels), testing)  # the first epoch warms up
 
 
-def _seconds_of_frozen_stages(classifier: FineTunedCNNClassifier, images: Any) -> float:
+def _seconds_of_frozen_stages(classifier: FineTunedCNNClassifier, images: Any, anew: bool) -> float:
     """Return what one image costs before any training: its features for the first head, and its views at the cut."""
     backbone = resolve_backbone(classifier)
     body = FrozenBody(make_extractor(classifier, backbone), classifier._resolve_freeze(backbone))
     body.extractor.verbose = 0
+    if anew:
+        body.extractor.store = None
     images = as_images(images, image_shape=classifier.image_shape, value_range=classifier.value_range)
     seconds = _per_image(lambda rows: body.features(images, rows), len(images)) if backbone.pretrained else 0.0
     if body.n_frozen == 0:

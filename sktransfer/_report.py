@@ -46,8 +46,8 @@ _PAGE = """<!doctype html>
 </tbody>
 </table></div>
 <figure><img alt="{caption}" src="data:image/png;base64,{figure}"><figcaption>{caption}</figcaption></figure>
-<footer>sktransfer {version}. {scoring}: mean over the folds; spread: standard deviation over the folds; seconds: fitting
-and testing on all folds, where the first strategy pays for the frozen features that later ones share.</footer>
+<footer>sktransfer {version}. {scoring}: mean over the folds; spread: standard deviation over the folds; seconds: for
+fitting and testing on all folds, where the first strategy pays for the frozen features that later ones share.</footer>
 </body>
 </html>
 """

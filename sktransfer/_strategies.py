@@ -56,10 +56,11 @@ def make_strategies(
     Returns
     -------
     strategies : dict of str to estimator
-        ``"features + linear"``, `make_feature_classifier`; ``"features + SVM"``, the same features with a kernel;
-        ``"dense head"`` of 256 units on the frozen network; ``"fine-tuned, freeze=k"`` for the last quarter of the
-        stages, the last half, and all; ``"shallow from scratch"``, a CNN of four layers; ``"from scratch"``, the
-        backbone without its weights. Add your own, or delete some, before you pass it to `compare_strategies`.
+        ``"features + linear"``, `make_feature_classifier`; ``"features + SVM"``, the same features with a kernel, but
+        no probabilities; ``"dense head"`` of 256 units on the frozen network; ``"fine-tuned, freeze=k"`` for the last
+        quarter of the stages, the last half, and all; ``"shallow from scratch"``, a CNN of four layers;
+        ``"from scratch"``, the backbone without its weights. Add your own, or delete some, before you pass it to
+        `compare_strategies`.
 
     Raises
     ------
@@ -84,6 +85,9 @@ def make_strategies(
     tuned = {"augment": augment, "n_views": None if augment is None else N_VIEWS, "random_state": random_state}
     n_stages = len(load_backbone(backbone, None).stages)
     depths = dict.fromkeys([n_stages * 3 // 4, n_stages // 2, 0])
+    fine_tuned = [
+        (f"fine-tuned, freeze={depth}", FineTunedCNNClassifier(**shared, **tuned, freeze=depth)) for depth in depths
+    ]
     features = PretrainedCNNFeatures(**{**shared, "layer": "all", "normalize": True})
     svm = GridSearchCV(SVC(), {"C": [1, 10, 100]}, cv=3)
     scratch = {**shared, **tuned, "weights": None, "n_views": None}
@@ -91,8 +95,9 @@ def make_strategies(
         LINEAR: make_feature_classifier(**shared, cv=3),
         SVM: Pipeline([("features", features), ("classifier", svm)]),
         DENSE: FineTunedCNNClassifier(**shared, freeze="all", head_hidden=(256,), random_state=random_state),
-        **{f"fine-tuned, freeze={depth}": FineTunedCNNClassifier(**shared, **tuned, freeze=depth) for depth in depths},
+        **dict(fine_tuned[:-1]),
         SHALLOW: FineTunedCNNClassifier(**{**scratch, "backbone": "shallow_cnn"}),
+        **dict(fine_tuned[-1:]),
         SCRATCH: FineTunedCNNClassifier(**scratch),
     }
 
@@ -180,10 +185,11 @@ def compare_strategies(
     splits = _splits(cv, X, y, groups, random_state)
     _warn_of_leaks(X, splits, chosen.values())
 
-    comparison = StrategyComparison(_score_name(scoring), np.mean([len(test) / len(train) for train, test in splits]))
+    test_share = float(np.mean([len(test) / len(train) for train, test in splits]))
+    comparison = StrategyComparison(_score_name(scoring), test_share)
     scorer = check_scoring(next(iter(chosen.values())), scoring)
     with (
-        tempfile.TemporaryDirectory(prefix="sktransfer-") as folder,
+        tempfile.TemporaryDirectory(prefix="sktransfer-", ignore_cleanup_errors=True) as folder,
         progress_bar(len(chosen) * len(splits) + refit, "Comparing strategies", verbose) as bar,
     ):
         bar.unit = "fit"
@@ -239,10 +245,11 @@ class _Race:
         self.X, self.y, self.splits, self.scorer, self.n_jobs = X, y, splits, scorer, n_jobs
         self.refit, self.deadline, self.bar = refit, deadline, bar
         self.slowest = 0.0  # seconds per fold, without what is frozen
+        self.longest_trial = 0.0  # seconds
 
     def run(self, estimator: BaseEstimator, *, always: bool) -> tuple[list[float], str]:
         """Return the scores of the folds, and why the strategy is left out, or "" if it is not."""
-        if not always and self.seconds_left() <= 0:
+        if not always and self.seconds_left() <= 2 * self.longest_trial:  # the next trial may take longer than the last
             return [], "the time was up"
         if not always and np.isfinite(self.deadline):
             needed = self.expected_seconds(estimator)
@@ -262,9 +269,12 @@ class _Race:
 
     def expected_seconds(self, estimator: BaseEstimator) -> float:
         """Return about how long all folds take, and a last fit."""
+        start = time.perf_counter()
+        cost = measure_cost(estimator, self.X, self.y)
+        self.longest_trial = max(self.longest_trial, time.perf_counter() - start)
         n_train, n_test = ([len(part) for part in parts] for parts in zip(*self.splits, strict=True))
         n_train += [len(self.y)] * self.refit
-        return measure_cost(estimator, self.X, self.y).seconds(estimator, len(self.y), n_train, n_test)
+        return cost.seconds(estimator, len(self.y), n_train, n_test)
 
     def seconds_left(self) -> float:
         """Return what is left of the budget, without what a last fit of the slowest so far takes."""
@@ -323,8 +333,12 @@ def _parts(estimator: BaseEstimator) -> dict[str, BaseEstimator]:
 
 
 def _memories(estimator: BaseEstimator) -> dict[str, Any]:
-    """Return where its parts keep activations, by the name of the parameter."""
-    return {f"{prefix}memory": part.memory for prefix, part in _parts(estimator).items()}
+    """Return where an estimator, or the steps of a pipeline, keep activations, by the name of the parameter.
+
+    What a search holds is left alone: it fits clones, whose parameters cannot be set back afterwards.
+    """
+    own = {"", *(f"{name}__" for name, _ in getattr(estimator, "steps", ()))}
+    return {f"{prefix}memory": part.memory for prefix, part in _parts(estimator).items() if prefix in own}
 
 
 def _with_memory(estimator: BaseEstimator, folder: str) -> BaseEstimator:

@@ -253,4 +253,4 @@ def test_ctrl_c(monkeypatch, capsys, photos):
 
     monkeypatch.setattr("sktransfer.find_bad_images", interrupted, raising=False)
     assert main(["check", str(photos)]) == 130
-    assert capsys.readouterr().err == "Stopped.\n"
+    assert capsys.readouterr().err.strip() == "Stopped."

@@ -1,0 +1,97 @@
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.optimize import minimize
+from scipy.stats import multivariate_normal
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold, cross_val_score
+
+from sktransfer import PretrainedCNNFeatures, UnknownBackboneError, rank_backbones
+from sktransfer._ranking import PROBE_C, logme
+
+DIGITS = {"image_shape": (8, 8), "value_range": (0, 16), "image_size": 64}
+X, Y = load_digits(n_class=4, return_X_y=True)
+X, Y = X[:100], Y[:100]
+
+
+def test_scores_are_those_of_cross_validated_probes_best_first(computed):
+    ranking = rank_backbones(X, Y, layers=["stage2", "stage5", "penultimate"], cv=3, **DIGITS)
+    pilot = sum(n for _, n in computed) - len(X)
+    assert 0 < pilot <= 64  # besides the few that are timed, each image runs once for all layers
+    assert [row.score for row in ranking] == sorted((row.score for row in ranking), reverse=True)
+    for row in ranking:
+        features = PretrainedCNNFeatures(layer=row.layer, normalize=True, **DIGITS).fit_transform(X)
+        folds = StratifiedKFold(3, shuffle=True, random_state=0)
+        scores = cross_val_score(LogisticRegression(C=PROBE_C, max_iter=1000), features, Y, cv=folds)
+        assert (row.score, row.spread) == pytest.approx((scores.mean(), scores.std(ddof=1)))
+        assert row.milliseconds > 0
+
+
+def test_trained_layers_outrank_random_ones():
+    scores = {}
+    for weights in ("default", None):
+        (row,) = rank_backbones(X, Y, "efficientnet_lite0", "stage6", weights=weights, cv=3, **DIGITS)
+        scores[weights] = row.score
+    assert scores["default"] > scores[None]
+
+
+@pytest.mark.parametrize("method", ["linear_probe", "logme"])
+def test_frame_of_a_sample(method, computed):
+    frame = pd.DataFrame(rank_backbones(X, Y, layers=["stage3", "all"], method=method, max_images=40, cv=2, **DIGITS))
+    assert frame.columns.tolist() == ["backbone", "layer", "score", "spread", "milliseconds"]
+    assert set(frame.layer) == {"stage3", "all"} and set(frame.backbone) == {"efficientnet_lite0"}
+    assert frame.spread.isna().all() == (method == "logme")
+    assert sum(n for _, n in computed) <= 40 + 64
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "match"),
+    [
+        ({"method": "nonsense"}, ValueError, "'method' parameter"),
+        ({"backbones": ["nonsense"]}, UnknownBackboneError, "nonsense"),
+        ({"layers": ["stage99"]}, ValueError, "has no stage 'stage99'"),
+        ({"y": np.zeros(100)}, ValueError, "one class"),
+        ({"y": Y[:50]}, ValueError, "inconsistent"),
+        ({"cv": 60}, ValueError, "smallest class .* cv=60"),
+        ({"nonsense": 1}, TypeError, "nonsense"),
+    ],
+)
+def test_bad_input(change, error, match):
+    with pytest.raises(error, match=match):
+        rank_backbones(**{"X": X, "y": Y, **DIGITS, **change})
+
+
+def log_evidence(features, target, alpha, beta):
+    """The textbook's marginal: the target is normal with covariance I / beta + F F' / alpha."""
+    covariance = np.eye(len(target)) / beta + features @ features.T / alpha
+    return multivariate_normal(np.zeros(len(target)), covariance).logpdf(target)
+
+
+@pytest.mark.parametrize(("n", "d", "noise"), [(30, 5, 1.0), (40, 60, 3.0)])
+def test_logme_is_the_largest_evidence(n, d, noise):
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(n, d))
+    labels = (features @ rng.normal(size=d) + noise * rng.normal(size=n) > 0).astype(int)
+    best = []
+    for label in (0, 1):
+        target = (labels == label).astype(float)
+
+        def loss(logs, target=target):
+            return -log_evidence(features, target, *np.exp(logs))
+
+        best.append(-min(minimize(loss, start, bounds=[(-5, 12)] * 2).fun for start in ([0, 0], [4, 0], [4, 3])) / n)
+    assert logme(features, labels) == pytest.approx(np.mean(best), abs=1e-4)
+
+
+def test_logme_prefers_features_that_tell():
+    rng = np.random.default_rng(0)
+    labels = np.arange(60) % 3
+    noise = rng.normal(size=(60, 8))
+    assert logme(noise + 2 * np.eye(8)[labels], labels) > logme(noise, labels)
+
+
+def test_logme_does_not_depend_on_the_names_of_the_classes():
+    features = np.random.default_rng(0).normal(size=(20, 3))
+    labels = np.arange(20) % 2
+    assert logme(features, labels) == logme(features, np.array(["b", "a"])[labels])
