@@ -35,17 +35,17 @@ from sktransfer.datasets import load_elpv
 
 FOLDER = Path(__file__).parent / "figures"
 FOLDS = StratifiedKFold(n_splits=3, shuffle=True, random_state=0)
-N_TRAIN, N_TEST = 600, 300
-SMALL, MEDIUM = 96, 192  # pixels
+N_TRAIN, N_TEST = 400, 400
+SMALL, MEDIUM = 96, 160  # pixels
 
 
 def draw_history(cells: SimpleNamespace) -> Any:
     """Fine-tune with early stopping; keep the classifier for the heat maps."""
     cells.tuned = FineTunedCNNClassifier(
-        freeze=5,
+        freeze=6,
         image_size=MEDIUM,
         augment="any_orientation",
-        n_views=6,
+        n_views=4,
         max_epochs=16,
         early_stopping=True,
         validation_fraction=0.2,
@@ -87,7 +87,7 @@ def draw_learning_curve(cells: SimpleNamespace) -> Any:
     """Score features and an SVM over the number of training images, by scikit-learn's own display."""
     model = make_pipeline(PretrainedCNNFeatures(image_size=MEDIUM), StandardScaler(), SVC())
     display = LearningCurveDisplay.from_estimator(
-        model, cells.X_train, cells.y_train, train_sizes=[50, 100, 200, 400], cv=FOLDS, score_name="accuracy"
+        model, cells.X_train, cells.y_train, train_sizes=[50, 100, 200, 266], cv=FOLDS, score_name="accuracy"
     )
     display.figure_.set_size_inches(5.2, 3.6)
     return display
@@ -125,8 +125,8 @@ def load_cells() -> SimpleNamespace:
     return SimpleNamespace(
         X_train=X_train,
         y_train=y_train,
-        X_few=X_train[:240],
-        y_few=y_train[:240],
+        X_few=X_train[:200],
+        y_few=y_train[:200],
         X_test=X_test,
         y_test=y_test,
         names=elpv.target_names,

@@ -127,11 +127,13 @@ class TrainingHistoryDisplay:
         from matplotlib.ticker import MaxNLocator
 
         epochs = [record["epoch"] for record in self.history]
+        # Trained from scratch, the stages learn at the head's own rate; frozen ones have none.
+        pretrained_learn = any(record["lr_pretrained"] not in (0, record["lr"]) for record in self.history)
         marker = "o" if len(epochs) <= 30 else None
         for key, name in _LINES[metric].items():
             # partial_fit and warm_start may add epochs with other keys than the first ones.
             values = np.array([record.get(key, np.nan) for record in self.history], dtype=float)
-            if np.isnan(values).all() or (key == "lr_pretrained" and not values.any()):
+            if np.isnan(values).all() or (key == "lr_pretrained" and not pretrained_learn):
                 continue
             style = {"label": name, "marker": marker, "markersize": 3.5, **line_kw}
             (self.lines_[key],) = panel.plot(epochs, values, **style)
