@@ -139,8 +139,9 @@ class TrainingHistoryDisplay:
             (self.lines_[key],) = panel.plot(epochs, values, **style)
         losses = [record.get("valid_loss", np.nan) for record in self.history]
         if metric != "lr" and not np.isnan(losses).all():
-            panel.axvline(epochs[int(np.nanargmin(losses))], color="grey", linestyle=":", label="least validation loss")
+            panel.axvline(epochs[int(np.nanargmin(losses))], color="grey", linestyle=":", label="best epoch")
         panel.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         panel.set(xlabel="Epoch", ylabel=METRICS[metric])
-        if panel.get_legend_handles_labels()[0]:
-            panel.legend(fontsize="small")
+        # Above the panel, where no line can be.
+        style = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": 3, "frameon": False, "borderaxespad": 0.2}
+        panel.legend(**style, fontsize="small", handlelength=1.5, columnspacing=1.2, borderpad=0.2)
