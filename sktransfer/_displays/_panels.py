@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import importlib
 import math
 from collections.abc import Sequence
@@ -123,15 +124,17 @@ def write_caption(panel: Any, lines: Sequence[tuple[str, str, str]], **text_kw: 
     style = {"fontsize": CAPTION_SIZE, "linespacing": 1.15, "pad": 3.0, "parse_math": False, **text_kw}
     room = panel.get_position(original=True).width * panel.figure.bbox.width
     caption = panel.set_title("", **style)
+
+    def too_wide(text: str) -> bool:
+        caption.set_text(text)
+        return caption.get_window_extent().width > room
+
     fitted = []
     for before, label, behind in lines:
-        text, n_kept = f"{before}{label}{behind}", len(label)
-        while n_kept > 1:
-            caption.set_text(text)
-            if caption.get_window_extent().width <= room:
-                break
-            n_kept -= 1
-            text = f"{before}{label[:n_kept]}…{behind}"
+        text = f"{before}{label}{behind}"
+        if too_wide(text) and len(label) > 1:
+            shorter = [f"{before}{label[:n_kept]}…{behind}" for n_kept in range(1, len(label))]
+            text = shorter[max(bisect.bisect(shorter, False, key=too_wide) - 1, 0)]
         fitted.append(text)
     caption.set_text("\n".join(fitted))
     return caption
