@@ -42,7 +42,7 @@ from sktransfer.datasets import load_elpv
 
 FOLDER = Path(__file__).parent / "figures"
 FOLDS = StratifiedKFold(n_splits=3, shuffle=True, random_state=0)
-N_TRAIN, N_TEST, N_FEW = 400, 400, 200
+N_TRAIN, N_TEST, N_FEW = 400, 400, 180
 SMALL, MEDIUM = 96, 160  # pixels
 
 
@@ -90,7 +90,7 @@ def draw_history() -> Any:
 def draw_comparison() -> Any:
     """Cross-validate four strategies on some of the cells."""
     cells = load_cells()
-    tuned = {"image_size": SMALL, "augment": "any_orientation", "n_views": 4, "max_epochs": 6, "random_state": 0}
+    tuned = {"image_size": SMALL, "augment": "any_orientation", "n_views": 3, "max_epochs": 5, "random_state": 0}
     strategies = {
         "features + linear": make_feature_classifier(image_size=SMALL),
         "features + SVM": make_pipeline(PretrainedCNNFeatures(image_size=SMALL), StandardScaler(), SVC(C=3)),
@@ -111,8 +111,8 @@ def draw_comparison() -> Any:
 def draw_freeze_depth() -> Any:
     """Search the depth together with the learning rate of the pretrained stages."""
     cells = load_cells()
-    clf = FineTunedCNNClassifier(image_size=SMALL, max_epochs=6, random_state=0)
-    grid = {"freeze": [2, 4, 5, 6, 7, "all"], "lr_factor": [0.1, 0.02]}
+    clf = FineTunedCNNClassifier(image_size=SMALL, max_epochs=5, random_state=0)
+    grid = {"freeze": [2, 4, 6, 7, "all"], "lr_factor": [0.1, 0.02]}
     search = GridSearchCV(clf, grid, cv=FOLDS, refit=False, error_score="raise").fit(cells.X_few, cells.y_few)
     return FreezeDepthDisplay.from_search(search)
 
@@ -120,7 +120,7 @@ def draw_freeze_depth() -> Any:
 def draw_learning_curve() -> Any:
     """Score features and an SVM over the number of training images, by scikit-learn's own display."""
     cells = load_cells()
-    model = make_pipeline(PretrainedCNNFeatures(image_size=MEDIUM), StandardScaler(), SVC())
+    model = make_pipeline(PretrainedCNNFeatures(image_size=SMALL), StandardScaler(), SVC())
     display = LearningCurveDisplay.from_estimator(
         model, cells.X_train, cells.y_train, train_sizes=[50, 100, 200, 266], cv=FOLDS, score_name="accuracy"
     )
@@ -139,7 +139,7 @@ def draw_grad_cam() -> Any:
 def draw_mistakes() -> Any:
     """Show where features and a logistic regression go wrong."""
     cells = load_cells()
-    model = make_feature_classifier(image_size=MEDIUM).fit(cells.X_train, cells.y_train)
+    model = make_feature_classifier(image_size=SMALL).fit(cells.X_train, cells.y_train)
     return MistakesDisplay.from_estimator(model, cells.X_test, cells.y_test, display_labels=cells.names, n_shown=8)
 
 
