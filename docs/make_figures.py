@@ -126,8 +126,8 @@ def draw_grad_cam() -> Any:
     cells = load_cells()
     clf = FineTunedCNNClassifier(freeze="all", image_size=MEDIUM, random_state=0).fit(cells.X_train, cells.y_train)
     defective = cells.X_test[cells.y_test == 1]
-    surest = np.argsort(-clf.predict_proba(defective)[:, 1])[:6]
-    return GradCAMDisplay.from_estimator(clf, defective[surest], targets=1, display_labels=cells.names)
+    surest = np.argsort(-clf.predict_proba(defective)[:, 1])[:4]
+    return GradCAMDisplay.from_estimator(clf, defective[surest], targets=1, display_labels=cells.names, n_columns=2)
 
 
 def draw_mistakes() -> Any:
