@@ -42,7 +42,7 @@ FOLDER = Path(__file__).parent / "figures"
 FOLDS = StratifiedKFold(n_splits=3, shuffle=True, random_state=0)
 N_TRAIN, N_TEST, N_FEW = 400, 400, 180
 MOST_BYTES = 150_000
-SMALL, MEDIUM = 96, 160  # pixels
+TINY, SMALL, MEDIUM = 64, 96, 160  # pixels
 
 
 @functools.cache
@@ -104,8 +104,8 @@ def draw_comparison() -> Any:
 def draw_freeze_depth() -> Any:
     """Search the depth together with the learning rate of the pretrained stages."""
     cells = load_cells()
-    clf = FineTunedCNNClassifier(image_size=SMALL, max_epochs=5, random_state=0)
-    grid = {"freeze": [2, 4, 6, 7, "all"], "lr_factor": [0.1, 0.02]}
+    clf = FineTunedCNNClassifier(image_size=TINY, max_epochs=4, random_state=0)
+    grid = {"freeze": [5, 6, 7, "all"], "lr_factor": [0.1, 0.02]}
     search = GridSearchCV(clf, grid, cv=FOLDS, refit=False, error_score="raise").fit(cells.X_few, cells.y_few)
     return FreezeDepthDisplay.from_search(search)
 
