@@ -1,7 +1,12 @@
-"""Draw the figures of docs/displays.md from photos of solar cells: ``python docs/make_figures.py`` (a few minutes)."""
+"""Draw the figures of docs/displays.md from photos of solar cells, in a few minutes.
+
+``python docs/make_figures.py`` draws all, ``python docs/make_figures.py mistakes freeze_depth`` some.
+"""
 
 from __future__ import annotations
 
+import functools
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -35,29 +40,50 @@ from sktransfer.datasets import load_elpv
 
 FOLDER = Path(__file__).parent / "figures"
 FOLDS = StratifiedKFold(n_splits=3, shuffle=True, random_state=0)
-N_TRAIN, N_TEST = 600, 300
-SMALL, MEDIUM = 96, 192  # pixels
+N_TRAIN, N_TEST, N_FEW = 400, 400, 180
+MOST_BYTES = 150_000
+TINY, SMALL, MEDIUM = 64, 96, 160  # pixels
 
 
-def draw_history(cells: SimpleNamespace) -> Any:
-    """Fine-tune with early stopping; keep the classifier for the heat maps."""
-    cells.tuned = FineTunedCNNClassifier(
-        freeze=5,
+@functools.cache
+def load_cells() -> SimpleNamespace:
+    """Return some cells to train on, fewer for what is cross-validated, and others to test."""
+    elpv = load_elpv()
+    X_train, X_test, y_train, y_test = train_test_split(
+        elpv.data, elpv.target, train_size=N_TRAIN, test_size=N_TEST, stratify=elpv.target, random_state=0
+    )
+    return SimpleNamespace(
+        X_train=X_train,
+        y_train=y_train,
+        X_few=X_train[:N_FEW],
+        y_few=y_train[:N_FEW],
+        X_test=X_test,
+        y_test=y_test,
+        names=elpv.target_names,
+    )
+
+
+def draw_history() -> Any:
+    """Fine-tune with early stopping."""
+    cells = load_cells()
+    clf = FineTunedCNNClassifier(
+        freeze=6,
         image_size=MEDIUM,
+        lr=1e-3,
         augment="any_orientation",
-        n_views=6,
-        max_epochs=16,
+        n_views=3,
+        max_epochs=12,
         early_stopping=True,
-        validation_fraction=0.2,
+        validation_fraction=0.25,
         random_state=0,
     )
-    cells.tuned.fit(cells.X_train, cells.y_train)
-    return TrainingHistoryDisplay.from_estimator(cells.tuned)
+    return TrainingHistoryDisplay.from_estimator(clf.fit(cells.X_train, cells.y_train))
 
 
-def draw_comparison(cells: SimpleNamespace) -> Any:
-    """Cross-validate four strategies on some of the cells."""
-    tuned = {"image_size": SMALL, "augment": "any_orientation", "n_views": 4, "max_epochs": 6, "random_state": 0}
+def draw_comparison() -> Any:
+    """Cross-validate five strategies on some of the cells."""
+    cells = load_cells()
+    tuned = {"image_size": SMALL, "augment": "any_orientation", "n_views": 3, "max_epochs": 5, "random_state": 0}
     strategies = {
         "features + linear": make_feature_classifier(image_size=SMALL),
         "features + SVM": make_pipeline(PretrainedCNNFeatures(image_size=SMALL), StandardScaler(), SVC(C=3)),
@@ -75,40 +101,45 @@ def draw_comparison(cells: SimpleNamespace) -> Any:
     return StrategyComparisonDisplay.from_comparison(comparison)
 
 
-def draw_freeze_depth(cells: SimpleNamespace) -> Any:
+def draw_freeze_depth() -> Any:
     """Search the depth together with the learning rate of the pretrained stages."""
-    clf = FineTunedCNNClassifier(image_size=SMALL, max_epochs=6, random_state=0)
-    grid = {"freeze": [2, 4, 5, 6, 7, "all"], "lr_factor": [0.1, 0.02]}
+    cells = load_cells()
+    clf = FineTunedCNNClassifier(image_size=TINY, max_epochs=4, random_state=0)
+    grid = {"freeze": [5, 6, 7, "all"], "lr_factor": [0.1, 0.02]}
     search = GridSearchCV(clf, grid, cv=FOLDS, refit=False, error_score="raise").fit(cells.X_few, cells.y_few)
     return FreezeDepthDisplay.from_search(search)
 
 
-def draw_learning_curve(cells: SimpleNamespace) -> Any:
+def draw_learning_curve() -> Any:
     """Score features and an SVM over the number of training images, by scikit-learn's own display."""
-    model = make_pipeline(PretrainedCNNFeatures(image_size=MEDIUM), StandardScaler(), SVC())
+    cells = load_cells()
+    model = make_pipeline(PretrainedCNNFeatures(image_size=SMALL), StandardScaler(), SVC())
     display = LearningCurveDisplay.from_estimator(
-        model, cells.X_train, cells.y_train, train_sizes=[50, 100, 200, 400], cv=FOLDS, score_name="accuracy"
+        model, cells.X_train, cells.y_train, train_sizes=[50, 100, 200, 266], cv=FOLDS, score_name="accuracy"
     )
-    display.figure_.set_size_inches(5.2, 3.6)
+    display.figure_.set(size_inches=(5.2, 3.6), layout_engine="constrained")
     return display
 
 
-def draw_grad_cam(cells: SimpleNamespace) -> Any:
-    """Show what the classifier sees in the cells that it most surely, and rightly, calls defective."""
+def draw_grad_cam() -> Any:
+    """Show what a classifier sees in the cells that it most surely, and rightly, calls defective."""
+    cells = load_cells()
+    clf = FineTunedCNNClassifier(freeze="all", image_size=MEDIUM, random_state=0).fit(cells.X_train, cells.y_train)
     defective = cells.X_test[cells.y_test == 1]
-    surest = np.argsort(-cells.tuned.predict_proba(defective)[:, 1])[:6]
-    return GradCAMDisplay.from_estimator(cells.tuned, defective[surest], targets=1, display_labels=cells.names)
+    surest = np.argsort(-clf.predict_proba(defective)[:, 1])[:4]
+    return GradCAMDisplay.from_estimator(clf, defective[surest], targets=1, display_labels=cells.names, n_columns=2)
 
 
-def draw_mistakes(cells: SimpleNamespace) -> Any:
+def draw_mistakes() -> Any:
     """Show where features and a logistic regression go wrong."""
-    model = make_feature_classifier(image_size=MEDIUM).fit(cells.X_train, cells.y_train)
+    cells = load_cells()
+    model = make_feature_classifier(image_size=SMALL).fit(cells.X_train, cells.y_train)
     return MistakesDisplay.from_estimator(model, cells.X_test, cells.y_test, display_labels=cells.names, n_shown=8)
 
 
-FIGURES: dict[str, Callable[[SimpleNamespace], Any]] = {
+FIGURES: dict[str, Callable[[], Any]] = {
     "training_history": draw_history,
-    "grad_cam": draw_grad_cam,  # of the classifier whose history was drawn
+    "grad_cam": draw_grad_cam,
     "strategy_comparison": draw_comparison,
     "freeze_depth": draw_freeze_depth,
     "learning_curve": draw_learning_curve,
@@ -116,35 +147,24 @@ FIGURES: dict[str, Callable[[SimpleNamespace], Any]] = {
 }
 
 
-def load_cells() -> SimpleNamespace:
-    """Return some cells to train on, fewer for what is cross-validated, and others to test."""
-    elpv = load_elpv()
-    X_train, X_test, y_train, y_test = train_test_split(
-        elpv.data, elpv.target, train_size=N_TRAIN, test_size=N_TEST, stratify=elpv.target, random_state=0
-    )
-    return SimpleNamespace(
-        X_train=X_train,
-        y_train=y_train,
-        X_few=X_train[:240],
-        y_few=y_train[:240],
-        X_test=X_test,
-        y_test=y_test,
-        names=elpv.target_names,
-    )
+def save(figure: Any, path: Path) -> None:
+    """Save at the highest of some resolutions at which the file is small."""
+    for dpi in range(90, 45, -4):
+        figure.savefig(path, dpi=dpi, pil_kwargs={"optimize": True})
+        if path.stat().st_size < MOST_BYTES:
+            return
 
 
-def main() -> None:
-    """Draw all."""
+def main(names: list[str]) -> None:
+    """Draw the figures of these names; all by default."""
     matplotlib.use("Agg")
     FOLDER.mkdir(exist_ok=True)
-    cells = load_cells()
-    for name, draw in FIGURES.items():
+    for name in names or FIGURES:
         start = time.perf_counter()
-        display = draw(cells)
         path = FOLDER / f"{name}.png"
-        display.figure_.savefig(path, dpi=90)
+        save(FIGURES[name]().figure_, path)
         print(f"{path}: {path.stat().st_size / 1000:.0f} kB, {time.perf_counter() - start:.0f} s", flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

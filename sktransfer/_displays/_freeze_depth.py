@@ -165,7 +165,7 @@ class FreezeDepthDisplay:
             n_drawn += len(rows)
             line_style = {"marker": "o", "label": group or "best at this depth", **(line_kw or {})}
             (line,) = ax.plot(depths[rows], means[rows], **line_style)
-            area_style = {"alpha": 0.2, "color": line.get_color(), "linewidth": 0, **(fill_between_kw or {})}
+            area_style = {"alpha": 0.15, "color": line.get_color(), "linewidth": 0, **(fill_between_kw or {})}
             low, high = means[rows] - stds[rows], means[rows] + stds[rows]
             self.lines_.append(line)
             self.fill_between_.append(ax.fill_between(depths[rows], low, high, **area_style))

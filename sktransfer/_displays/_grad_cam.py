@@ -175,19 +175,21 @@ class GradCAMDisplay:
         display : GradCAMDisplay
         """
         n_images, height, width = self.heatmaps.shape
-        n_copies = 2 if show_images else 1
-        size = (n_copies * IMAGE_SIDE, IMAGE_SIDE * height / width)
+        # The map lies over the second of two copies, or over the only one.
+        left = 1.03 * width - 0.5 if show_images else -0.5
+        size = (IMAGE_SIDE * (left + width + 0.5) / width, IMAGE_SIDE * height / width)
         ax, self.axes_ = sheet(ax, "GradCAMDisplay", n_images, n_columns, size, caption_lines=1)
         self.overlays_, self.captions_ = [], []
-        peaks = self.heatmaps.reshape(n_images, -1).max(axis=1)
-        for k, panel in enumerate(self.axes_):
-            panel.imshow(np.concatenate([self.images[k]] * n_copies, axis=1))
-            heat = self.heatmaps[k] / (peaks[k] or 1.0)
-            left = (n_copies - 1) * width - 0.5
+        for panel, image, heatmap in zip(self.axes_, self.images, self.heatmaps, strict=True):
             place = (left, left + width, height - 0.5, -0.5)
+            if show_images:
+                panel.imshow(image)
+            panel.imshow(image, extent=place)
+            heat = heatmap / (heatmap.max() or 1.0)
             style = {"cmap": "inferno", "vmin": 0, "vmax": 1, "alpha": 0.75 * np.sqrt(heat), **(im_kw or {})}
             self.overlays_.append(panel.imshow(heat, extent=place, **style))
-            panel.set(xlim=(-0.5, n_copies * width - 0.5), ylim=(height - 0.5, -0.5))
+            panel.set(xlim=(-0.5, left + width), ylim=(height - 0.5, -0.5))
+        for k, panel in enumerate(self.axes_):
             line = ("", self.targets[k], f" {self.probabilities[k]:.2f}")
             self.captions_.append(write_caption(panel, [line], **(text_kw or {})))
         self.ax_, self.figure_ = ax, ax.figure

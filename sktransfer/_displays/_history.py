@@ -127,18 +127,21 @@ class TrainingHistoryDisplay:
         from matplotlib.ticker import MaxNLocator
 
         epochs = [record["epoch"] for record in self.history]
+        # Trained from scratch, the stages learn at the head's own rate; frozen ones have none.
+        pretrained_learn = any(record["lr_pretrained"] not in (0, record["lr"]) for record in self.history)
         marker = "o" if len(epochs) <= 30 else None
         for key, name in _LINES[metric].items():
             # partial_fit and warm_start may add epochs with other keys than the first ones.
             values = np.array([record.get(key, np.nan) for record in self.history], dtype=float)
-            if np.isnan(values).all() or (key == "lr_pretrained" and not values.any()):
+            if np.isnan(values).all() or (key == "lr_pretrained" and not pretrained_learn):
                 continue
             style = {"label": name, "marker": marker, "markersize": 3.5, **line_kw}
             (self.lines_[key],) = panel.plot(epochs, values, **style)
         losses = [record.get("valid_loss", np.nan) for record in self.history]
         if metric != "lr" and not np.isnan(losses).all():
-            panel.axvline(epochs[int(np.nanargmin(losses))], color="grey", linestyle=":", label="least validation loss")
+            panel.axvline(epochs[int(np.nanargmin(losses))], color="grey", linestyle=":", label="best epoch")
         panel.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         panel.set(xlabel="Epoch", ylabel=METRICS[metric])
-        if panel.get_legend_handles_labels()[0]:
-            panel.legend(fontsize="small")
+        # Above the panel, where no line can be.
+        style = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": 3, "frameon": False, "borderaxespad": 0.2}
+        panel.legend(**style, fontsize="small", handlelength=1.5, columnspacing=1.2, borderpad=0.2)

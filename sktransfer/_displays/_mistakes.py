@@ -233,7 +233,7 @@ class MistakesDisplay:
         n_shown = len(self.images)
         tallness = np.median([image.shape[0] / image.shape[1] for image in self.images]) if n_shown else 1.0
         size = (IMAGE_SIDE, IMAGE_SIDE * float(np.clip(tallness, 0.5, 2)))
-        ax, self.axes_ = sheet(ax, "MistakesDisplay", n_shown, n_columns, size, caption_lines=2)
+        ax, self.axes_ = sheet(ax, "MistakesDisplay", n_shown, n_columns, size, caption_lines=2, title=n_shown > 0)
         self.captions_ = []
         labels = zip(self.true_labels, self.predicted_labels, self.probabilities, strict=True)
         for panel, image, (true, predicted, probability) in zip(self.axes_, self.images, labels, strict=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import importlib
 import math
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ CAPTION_SIZE = 9  # points
 LINE_HEIGHT = 1.35  # of a caption, in its font size
 IMAGE_SIDE = 1.9  # inches, in a sheet of images
 PANEL_GAP = 0.12  # inches
+TITLE_HEIGHT = 0.35  # inches
 THUMBNAIL = 256  # pixels of the longer side: more than a panel shows at 120 dots per inch
 
 
@@ -54,7 +56,13 @@ def side_by_side(ax: Any, n_panels: int, gap: float = 0.75) -> list[Any]:
 
 
 def sheet(
-    ax: Any, user: str, n_panels: int, n_columns: int, size: tuple[float, float], caption_lines: int
+    ax: Any,
+    user: str,
+    n_panels: int,
+    n_columns: int,
+    size: tuple[float, float],
+    caption_lines: int,
+    title: bool = False,
 ) -> tuple[Any, list]:
     """Divide axes, or a new figure, into panels for images in reading order, each with room for a caption above it.
 
@@ -67,11 +75,13 @@ def sheet(
     size : tuple of float
         Width and height in inches of each panel in a new figure.
     caption_lines : int
+    title : bool
+        Leave room for a title in a new figure.
 
     Returns
     -------
     ax : matplotlib Axes
-        The invisible axes around the panels; its title has room in a new figure.
+        The invisible axes around the panels.
     panels : list of matplotlib Axes
     """
     plt = require("matplotlib.pyplot", user)
@@ -79,10 +89,10 @@ def sheet(
     n_rows = max(1, math.ceil(n_panels / n_columns))
     caption = caption_lines * CAPTION_SIZE * LINE_HEIGHT / 72
     if ax is None:
-        title = 0.4
+        top = TITLE_HEIGHT if title else 0
         width = max(n_columns * (size[0] + PANEL_GAP), 3.0) + PANEL_GAP
-        height = n_rows * (size[1] + caption + PANEL_GAP) + title
-        ax = plt.figure(figsize=(width, height)).add_axes((0, 0, 1, (height - title) / height))
+        height = n_rows * (size[1] + caption + PANEL_GAP) + PANEL_GAP + top
+        ax = plt.figure(figsize=(width, height)).add_axes((0, 0, 1, (height - top) / height))
     ax.set_axis_off()
     width, height = _inches(ax)
     gap, caption = PANEL_GAP / width, caption / height
@@ -114,15 +124,17 @@ def write_caption(panel: Any, lines: Sequence[tuple[str, str, str]], **text_kw: 
     style = {"fontsize": CAPTION_SIZE, "linespacing": 1.15, "pad": 3.0, "parse_math": False, **text_kw}
     room = panel.get_position(original=True).width * panel.figure.bbox.width
     caption = panel.set_title("", **style)
+
+    def too_wide(text: str) -> bool:
+        caption.set_text(text)
+        return caption.get_window_extent().width > room
+
     fitted = []
     for before, label, behind in lines:
-        text, n_kept = f"{before}{label}{behind}", len(label)
-        while n_kept > 1:
-            caption.set_text(text)
-            if caption.get_window_extent().width <= room:
-                break
-            n_kept -= 1
-            text = f"{before}{label[:n_kept]}…{behind}"
+        text = f"{before}{label}{behind}"
+        if too_wide(text) and len(label) > 1:
+            shorter = [f"{before}{label[:n_kept]}…{behind}" for n_kept in range(1, len(label))]
+            text = shorter[max(bisect.bisect(shorter, False, key=too_wide) - 1, 0)]
         fitted.append(text)
     caption.set_text("\n".join(fitted))
     return caption
