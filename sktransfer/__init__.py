@@ -14,6 +14,13 @@ if TYPE_CHECKING:
     from ._backbones import list_backbones
     from ._bad_images import find_bad_images
     from ._classifier import FineTunedCNNClassifier
+    from ._displays import (
+        FreezeDepthDisplay,
+        GradCAMDisplay,
+        MistakesDisplay,
+        StrategyComparisonDisplay,
+        TrainingHistoryDisplay,
+    )
     from ._duplicates import find_duplicates
     from ._exceptions import (
         BackboneError,
@@ -38,11 +45,16 @@ __all__ = [
     "CacheInfo",
     "DeviceMemoryError",
     "FineTunedCNNClassifier",
+    "FreezeDepthDisplay",
+    "GradCAMDisplay",
     "ImageError",
+    "MistakesDisplay",
     "ModelFileError",
     "PretrainedCNNFeatures",
     "SktransferError",
+    "StrategyComparisonDisplay",
     "TrainingError",
+    "TrainingHistoryDisplay",
     "UnknownBackboneError",
     "WeightsMismatchError",
     "WeightsNotFoundError",
@@ -62,6 +74,16 @@ _HOME = {
     **dict.fromkeys(["CacheInfo", "cache_info", "clear_cache", "set_cache_limits"], "._activation_store"),
     "FineTunedCNNClassifier": "._classifier",
     **dict.fromkeys(["PretrainedCNNFeatures", "make_feature_classifier"], "._features"),
+    **dict.fromkeys(
+        [
+            "FreezeDepthDisplay",
+            "GradCAMDisplay",
+            "MistakesDisplay",
+            "StrategyComparisonDisplay",
+            "TrainingHistoryDisplay",
+        ],
+        "._displays",
+    ),
     "find_bad_images": "._bad_images",
     "find_duplicates": "._duplicates",
     "list_backbones": "._backbones",
