@@ -258,7 +258,7 @@ def _warn(message: Warning | str, *_: Any) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code."""
     with warnings.catch_warnings():
-        warnings.showwarning = _warn
+        warnings.showwarning = _warn  # type: ignore[assignment]  # it needs the message alone
         try:
             return int(cli.main(arguments, prog_name="sktransfer", standalone_mode=False) or 0)
         except click.ClickException as error:
