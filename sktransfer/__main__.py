@@ -1,6 +1,6 @@
 """The command line: ``sktransfer`` and ``python -m sktransfer``. Thin: each command is a call of the package.
 
-What is heavy is imported by the command that needs it, so that ``--help`` answers at once.
+What is heavy is imported by the command that needs it, after a look at the folder: ``--help`` and slips answer at once.
 """
 
 from __future__ import annotations
@@ -71,9 +71,9 @@ def demo() -> None:
 @_network_options
 def recommend(directory: Path, quiet: bool, **params: Any) -> None:
     """Advise which strategy suits the images, and why."""
-    from . import datasets, recommend_strategy
+    photos = _classes_in(directory)
+    from . import recommend_strategy
 
-    photos = datasets.load_image_folder(directory)
     advice = recommend_strategy(photos.data, photos.target, verbose=int(not quiet), **params)
     click.echo(advice.summary())
 
@@ -101,10 +101,10 @@ def compare(
 ) -> None:
     """Cross-validate strategies; write a table, a figure and an HTML page."""
     _require("compare", {"matplotlib": "matplotlib", "pandas": "pandas"}, "cli")
-    from . import compare_strategies, datasets, find_duplicates
+    photos = _classes_in(directory)
+    from . import compare_strategies, find_duplicates
     from ._report import write_report
 
-    photos = datasets.load_image_folder(directory)
     comparison = compare_strategies(
         photos.data,
         photos.target,
@@ -130,13 +130,13 @@ def compare(
 @_network_options
 def train(directory: Path, out: Path, strategy: str | None, quiet: bool, **params: Any) -> None:
     """Train a model on all images of DIR, and save it."""
-    import numpy as np
-
-    from . import datasets, make_strategies, recommend_strategy, save
-
     if not out.absolute().parent.is_dir():  # before minutes of training
         raise click.BadParameter(f"There is no folder {str(out.absolute().parent)!r}.", param_hint="--out")
-    photos = datasets.load_image_folder(directory)
+    photos = _classes_in(directory)
+    import numpy as np
+
+    from . import make_strategies, recommend_strategy, save
+
     labels = np.array(photos.target_names)[photos.target]
     params["verbose"] = int(not quiet)
     if strategy is None:
@@ -157,11 +157,12 @@ def train(directory: Path, out: Path, strategy: str | None, quiet: bool, **param
 @click.option("-o", "--out", type=FOLDER, help="CSV file; by default the standard output.")
 def predict(model: Path, directory: Path, out: Path | None) -> None:
     """Classify the images in DIR and its subfolders: path, label and the probability of each class, as CSV."""
+    paths = _images_in(directory)
     import csv
 
     from . import load
 
-    estimator, paths = load(model), _images_in(directory)
+    estimator = load(model)
     header, columns = ["path", "label"], []
     if hasattr(estimator, "predict_proba"):
         probabilities = estimator.predict_proba(paths)
@@ -187,11 +188,11 @@ def extract(directory: Path, out: Path, layer: str, quiet: bool, **params: Any) 
         raise click.BadParameter(f"{str(out)!r} ends neither in .parquet nor in .npy.", param_hint="--out")
     if out.suffix == ".parquet":
         _require("A .parquet file", {"pandas": "pandas", "pyarrow": "pyarrow"}, "cli")
+    paths = _images_in(directory)
     import numpy as np
 
     from . import PretrainedCNNFeatures
 
-    paths = _images_in(directory)
     transformer = PretrainedCNNFeatures(layer=layer, verbose=int(not quiet), **params)
     features = transformer.fit_transform(paths)
     if out.suffix == ".npy":
@@ -212,11 +213,12 @@ def extract(directory: Path, out: Path, layer: str, quiet: bool, **params: Any) 
 @click.pass_context
 def check(context: click.Context, directory: Path, quiet: bool) -> None:
     """List images that cannot be read, and near-identical ones, in DIR and its subfolders."""
+    found = _images_in(directory)
     import numpy as np
 
     from . import find_bad_images, find_duplicates
 
-    paths = np.array(_images_in(directory))
+    paths = np.array(found)
     bad = find_bad_images(paths)
     for image in bad:
         click.echo(f"unreadable: {image.path}: {image.reason}")
@@ -229,6 +231,12 @@ def check(context: click.Context, directory: Path, quiet: bool) -> None:
         click.echo(f"near-identical: {', '.join(group)}")
     click.echo(f"{len(paths)} images, {len(bad)} unreadable, {len(copies)} groups of near-identical ones")
     context.exit(1 if bad or copies else 0)
+
+
+def _classes_in(directory: Path) -> Any:
+    from .datasets import load_image_folder
+
+    return load_image_folder(directory)
 
 
 def _images_in(directory: Path) -> list[str]:
