@@ -15,10 +15,18 @@ if TYPE_CHECKING:
     from ._bad_images import find_bad_images
     from ._classifier import FineTunedCNNClassifier
     from ._comparison import StrategyComparison
+    from ._displays import (
+        FreezeDepthDisplay,
+        GradCAMDisplay,
+        MistakesDisplay,
+        StrategyComparisonDisplay,
+        TrainingHistoryDisplay,
+    )
     from ._duplicates import find_duplicates
     from ._exceptions import (
         BackboneError,
         BadImage,
+        DeviceMemoryError,
         ImageError,
         ModelFileError,
         SktransferError,
@@ -39,15 +47,21 @@ __all__ = [
     "BackboneError",
     "BadImage",
     "CacheInfo",
+    "DeviceMemoryError",
     "FineTunedCNNClassifier",
+    "FreezeDepthDisplay",
+    "GradCAMDisplay",
     "ImageError",
+    "MistakesDisplay",
     "ModelFileError",
     "PretrainedCNNFeatures",
     "RankedBackbone",
     "Recommendation",
     "SktransferError",
     "StrategyComparison",
+    "StrategyComparisonDisplay",
     "TrainingError",
+    "TrainingHistoryDisplay",
     "UnknownBackboneError",
     "WeightsMismatchError",
     "WeightsNotFoundError",
@@ -72,6 +86,16 @@ _HOME = {
     "FineTunedCNNClassifier": "._classifier",
     "StrategyComparison": "._comparison",
     **dict.fromkeys(["PretrainedCNNFeatures", "make_feature_classifier"], "._features"),
+    **dict.fromkeys(
+        [
+            "FreezeDepthDisplay",
+            "GradCAMDisplay",
+            "MistakesDisplay",
+            "StrategyComparisonDisplay",
+            "TrainingHistoryDisplay",
+        ],
+        "._displays",
+    ),
     "find_bad_images": "._bad_images",
     "find_duplicates": "._duplicates",
     "list_backbones": "._backbones",

@@ -14,7 +14,9 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
 from ._backbones import Backbone
+from ._device_memory import Halving
 from ._engines import resolve_device
+from ._exceptions import WeightsMismatchError
 from ._finetuning import new_network, resolve_recipe
 from ._inputs import (
     SHARED_CONSTRAINTS,
@@ -359,12 +361,15 @@ class FineTunedCNNClassifier(ClassifierMixin, BaseEstimator):
         check_is_fitted(self)
         images = check_images(self, X, reset=False)
         backbone = resolve_backbone(self, self._seed)
-        network = self.net_.module_.eval().to(resolve_device(self.device))
+        device = resolve_device(self.device)
+        network, parts = self.net_.module_.eval().to(device), Halving(self.batch_size)
         body = FrozenBody(make_extractor(self, backbone), self.n_frozen_stages_)
 
         def probabilities(activations: np.ndarray) -> np.ndarray:
-            parts = torch.from_numpy(activations).to(resolve_device(self.device)).split(self.batch_size)
-            return np.concatenate([network(part).softmax(dim=1).cpu().numpy() for part in parts])
+            def run(rows: slice) -> np.ndarray:
+                return network(torch.from_numpy(activations[rows]).to(device)).softmax(dim=1).cpu().numpy()
+
+            return np.concatenate(parts(run, len(activations)))
 
         with torch.inference_mode():
             plain = np.concatenate([probabilities(block) for block in body.blocks(images)])
@@ -429,6 +434,9 @@ class FineTunedCNNClassifier(ClassifierMixin, BaseEstimator):
         learned = state.pop("_learned", None)
         super().__setstate__(state)
         if learned is not None:
+            widths = [len(value) for name, value in learned.items() if name.startswith("head.") and value.ndim == 1]
+            if widths != [*self.head_hidden, len(self.classes_)]:  # before a changed file makes it build a huge head
+                raise WeightsMismatchError(f"The head has layers of {widths}, not what {self!r} says.")
             network = new_network(self, resolve_backbone(self, self._seed), self.n_frozen_stages_, len(self.classes_))
             network.load_state_dict({name: torch.tensor(value) for name, value in learned.items()})
             recipe = resolve_recipe(self, 1, network.keep_statistics)

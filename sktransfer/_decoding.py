@@ -34,15 +34,18 @@ FORMATS = (
 
 _FILTERS = {name: Image.Resampling[name.upper()] for name in ("nearest", "box", "bilinear", "bicubic", "lanczos")}
 
-_UPRIGHT = {  # what undoes each EXIF orientation
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
+_UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {  # what undoes each EXIF orientation
+    1: lambda rgb: rgb,
+    2: lambda rgb: rgb[:, ::-1],
+    3: lambda rgb: rgb[::-1, ::-1],
+    4: lambda rgb: rgb[::-1],
+    5: lambda rgb: rgb.swapaxes(0, 1),
+    6: lambda rgb: np.rot90(rgb, -1),
+    7: lambda rgb: rgb[::-1, ::-1].swapaxes(0, 1),
+    8: lambda rgb: np.rot90(rgb),
 }
+
+_STRIP_PIXELS = 2**20  # converted at a time
 
 # A PIL image that the user opened reads its file on first use, which two threads must not do at once.
 _first_use = threading.Lock()
@@ -61,7 +64,7 @@ def rgb_from_file(
             shrink = max(1.0, min(opened.size) / least_side)
             opened.draft(None, (math.ceil(opened.width / shrink), math.ceil(opened.height / shrink)))
         _refuse_bombs(opened)
-        return _rgb(_pillow_levels(opened, value_range))
+        return _rgb_from_pillow(opened, value_range)
 
 
 def rgb_from_pil(image: Image.Image, value_range: ValueRange) -> np.ndarray:
@@ -69,7 +72,7 @@ def rgb_from_pil(image: Image.Image, value_range: ValueRange) -> np.ndarray:
     with _pillow_warnings_ignored():
         with _first_use:
             copy = image.copy()
-        return _rgb(_pillow_levels(copy, value_range))
+        return _rgb_from_pillow(copy, value_range)
 
 
 def rgb_from_array(array: np.ndarray, value_range: ValueRange) -> np.ndarray:
@@ -152,19 +155,38 @@ def _pillow_warnings_ignored() -> Iterator[None]:
             filters.remove(ours)
 
 
-def _pillow_levels(image: Image.Image, value_range: ValueRange) -> np.ndarray:
-    """Return the upright pixels of a PIL image, uint8: grey, RGB, or RGBA if it has an alpha channel or palette."""
+def _rgb_from_pillow(image: Image.Image, value_range: ValueRange) -> np.ndarray:
+    """Return the upright pixels of a PIL image, RGB, converted in strips: the largest images take less than 1 GB."""
     if 0 in image.size:
         raise ImageError("it has no pixels.")
     transparent = _transparent_value(image)
     image.load()
-    image = _turned_upright(image)
+    upright = _turn_upright(image)
+    # What deep pixels mean may depend on all of them.
+    rows = image.height if _is_deep(image) else max(1, _STRIP_PIXELS // image.width)
+    if rows >= image.height:
+        return np.ascontiguousarray(upright(_rgb(_pillow_levels(image, transparent, value_range))))
+    rgb = np.empty((image.height, image.width, 3), dtype=np.uint8)
+    for top in range(0, image.height, rows):
+        strip = image.crop((0, top, image.width, min(top + rows, image.height)))
+        rgb[top : top + rows] = _rgb(_pillow_levels(strip, transparent, value_range))
+    return np.ascontiguousarray(upright(rgb))
+
+
+def _is_deep(image: Image.Image) -> bool:
+    return image.mode == "F" or image.mode.startswith("I")
+
+
+def _pillow_levels(
+    image: Image.Image, transparent: int | tuple[int, ...] | None, value_range: ValueRange
+) -> np.ndarray:
+    """Return the pixels of a PIL image, uint8: grey, RGB, or RGBA if it has an alpha channel or palette."""
     if image.mode in ("P", "PA", "LA", "La", "RGBA", "RGBa"):
         if image.mode == "La":
             image = image.convert("LA")  # it knows no other way to RGBA
         return np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB"))
     # In the other modes at most one value is transparent, which Pillow's conversions would lose or round.
-    if image.mode == "F" or image.mode.startswith("I"):
+    if _is_deep(image):
         values = np.asarray(image)
         levels = _levels(_narrowed(values) if value_range == "auto" else values, value_range)
     else:
@@ -186,12 +208,12 @@ def _transparent_value(image: Image.Image) -> int | tuple[int, ...] | None:
     return None
 
 
-def _turned_upright(image: Image.Image) -> Image.Image:
+def _turn_upright(image: Image.Image) -> Callable[[np.ndarray], np.ndarray]:
+    """Return what turns the pixels as EXIF wants it."""
     try:
-        turn = _UPRIGHT.get(image.getexif()[0x0112])
+        return _UPRIGHT[image.getexif()[0x0112]]
     except Exception:  # no EXIF, or a broken one, which is common and no reason to lose the image
-        return image
-    return image if turn is None else image.transpose(turn)
+        return _UPRIGHT[1]
 
 
 def _narrowed(values: np.ndarray) -> np.ndarray:

@@ -20,6 +20,7 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ._backbones import Backbone
+from ._device_memory import Halving
 
 CACHED_IMAGES = 8  # run at a time on a CPU; their maps stay in its cache
 POOLINGS = ("avg", "max", "avgmax", "flatten")
@@ -94,7 +95,8 @@ class CutNetwork(nn.Module):
 class TorchEngine:
     """Runs a `CutNetwork` with torch: no gradients, channels last, BatchNorm folded into convolutions.
 
-    On a CPU a batch is run a few images at a time, whose maps stay in the processor's cache.
+    On a CPU a batch is run a few images at a time, whose maps stay in the processor's cache. A batch that does not
+    fit the device's memory is halved once.
 
     Parameters
     ----------
@@ -110,6 +112,7 @@ class TorchEngine:
     def __init__(self, network: CutNetwork, sample: torch.Tensor, device: torch.device, precision: str) -> None:
         self.device = device
         self.precision = precision
+        self.parts = Halving(CACHED_IMAGES if device.type == "cpu" else None)
         self.network = folded(network, sample).to(device).to(memory_format=torch.channels_last)
 
     def __call__(self, inputs: np.ndarray) -> torch.Tensor:
@@ -117,10 +120,12 @@ class TorchEngine:
         low = self.precision == "bfloat16"
         batch = torch.from_numpy(inputs)
         with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=low):
-            if self.device.type == "cpu":
-                return torch.cat([self.network(part).float() for part in batch.split(CACHED_IMAGES)])
             batch = batch.pin_memory() if self.device.type == "cuda" else batch
-            return self.network(batch.to(self.device, non_blocking=True)).float()
+
+            def run(rows: slice) -> torch.Tensor:
+                return self.network(batch[rows].to(self.device, non_blocking=True)).float()
+
+            return torch.cat(self.parts(run, len(batch)))
 
 
 class OpenVINOEngine:

@@ -8,6 +8,7 @@
     │   ├── UnknownBackboneError    no backbone of that name
     │   ├── WeightsNotFoundError    the weights are not on this machine and cannot be fetched
     │   └── WeightsMismatchError    the weights do not fit the network, or are not those used before
+    ├── DeviceMemoryError      not even half a batch fits the memory of the device
     ├── ModelFileError         a saved model cannot be read, or an estimator not be saved
     └── TrainingError          training went astray
 
@@ -71,6 +72,10 @@ class WeightsNotFoundError(BackboneError):
 
 class WeightsMismatchError(BackboneError):
     """The weights do not fit the network, or differ from those the estimator was fitted with."""
+
+
+class DeviceMemoryError(SktransferError, RuntimeError):
+    """Not even half a batch fits the memory of the device."""
 
 
 class ModelFileError(SktransferError, ValueError):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import math
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +17,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from ._backbones import Backbone
-from ._engines import CACHED_IMAGES, feature_counts, pool, resolve_device
+from ._engines import CACHED_IMAGES, CutNetwork, feature_counts, pool, resolve_device
 
 LABEL_SMOOTHING = 0.1
 GRADIENT_NORM = 1.0  # longer gradients are cut to this length
@@ -142,6 +144,20 @@ def take_over(network: TunedNetwork, trained: TunedNetwork) -> None:
             "or set warm_start=False."
         )
     network.load_state_dict({**place, **learned})
+
+
+def whole_network(estimator: BaseEstimator, backbone: Backbone) -> nn.Module:
+    """Return the network of a fitted classifier from canvases (n, H, W, 3) to logits, in one piece.
+
+    It is a copy in eval mode without gradients, so that whatever is done to it leaves the classifier as it is. Its
+    ``body.stages`` are the frozen and the trained stages.
+    """
+    tuned = copy.deepcopy(estimator.net_.module_)
+    frozen = copy.deepcopy(backbone.stages[: estimator.n_frozen_stages_])
+    stages = nn.Sequential(OrderedDict(zip(backbone.stage_names, [*frozen, *tuned.stages], strict=True)))
+    body = CutNetwork(replace(backbone, stages=stages), [len(stages)], "avg")
+    network = nn.Sequential(OrderedDict(body=body, head=tuned.head)).eval().requires_grad_(False)
+    return network.to(resolve_device(estimator.device))
 
 
 def _dense_head(widths: Sequence[int], dropout: float) -> nn.Sequential:

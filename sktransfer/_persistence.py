@@ -13,12 +13,14 @@ not on a list, which is fixed here.
 from __future__ import annotations
 
 import functools
+import glob
 import hashlib
 import inspect
 import io
 import json
 import os
 import secrets
+import time
 import zipfile
 from collections.abc import Iterator
 from importlib.metadata import version
@@ -30,6 +32,7 @@ from sklearn.base import BaseEstimator
 from ._exceptions import ModelFileError, SktransferError
 
 FORMAT = 1
+_ABANDONED = 3600  # seconds; no writer takes that long
 _MAGIC = b"sktransfer model "
 
 
@@ -247,6 +250,9 @@ def _holds_estimators(value: Any) -> bool:
 
 def _write_whole(path: Path, content: bytes) -> None:
     """Write a file aside and rename it, so that nobody ever sees half of it, not even after a power cut."""
+    for abandoned in path.parent.glob(f".{glob.escape(path.name)}-*.tmp"):  # by a writer that was killed
+        if time.time() - abandoned.stat().st_mtime > _ABANDONED:
+            abandoned.unlink(missing_ok=True)
     aside = path.with_name(f".{path.name}-{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
         with open(aside, "xb") as file:

@@ -17,6 +17,7 @@ from skorch.callbacks import Callback, EarlyStopping, GradientNormClipping, LRSc
 from skorch.helper import predefined_split
 from torch.optim.lr_scheduler import LambdaLR
 
+from ._device_memory import Halving
 from ._engines import resolve_device
 from ._exceptions import TrainingError
 from ._extraction import progress_bar
@@ -32,7 +33,7 @@ from ._finetuning import (
     take_over,
     warmup_cosine,
 )
-from ._training_data import EvenBatches, Examples, FrozenBody, TrainingSet, make_training_set
+from ._training_data import Batch, EvenBatches, Examples, FrozenBody, TrainingSet, make_training_set
 
 History = list[dict[str, float]]
 
@@ -187,7 +188,33 @@ def new_net(
     }
     if device.type == "cuda" and "optimizer" not in net_params:
         params["optimizer__fused"] = True
-    return NeuralNetClassifier(network, **{**params, **net_params})
+    return TunedNet(network, **{**params, **net_params})
+
+
+class TunedNet(NeuralNetClassifier):
+    """skorch's net; of a batch that does not fit the device's memory, the gradients of two halves are added up."""
+
+    def initialize(self) -> TunedNet:
+        """Build module, loss and optimizer."""
+        self.parts_ = Halving()
+        return super().initialize()
+
+    def train_step_single(self, batch: Batch, **fit_params: Any) -> dict[str, torch.Tensor]:
+        """Return the loss and the logits of a batch, after the gradients are set."""
+        inputs, target = batch
+        self._set_training(True)
+
+        def gradients(rows: slice) -> tuple[torch.Tensor, torch.Tensor]:
+            if rows.start == 0:
+                self._zero_grad_optimizer()  # of a first try that did not fit
+            logits = self.infer(inputs[rows], **fit_params)
+            loss = self.get_loss(logits, [part[rows] for part in target], training=True)
+            loss = loss * (len(logits) / len(inputs))
+            loss.backward()
+            return loss.detach(), logits.detach()
+
+        losses, logits = zip(*self.parts_(gradients, len(inputs)), strict=True)
+        return {"loss": torch.stack(losses).sum(), "y_pred": torch.cat(logits)}
 
 
 def run(net: NeuralNetClassifier, train_set: TrainingSet, epochs: int | None = None) -> None:

@@ -4,6 +4,8 @@ import pytest
 
 # Read by scipy when it is imported; without it scikit-learn skips its array API checks.
 os.environ.setdefault("SCIPY_ARRAY_API", "1")
+# Read by matplotlib when it is imported: draw without a screen.
+os.environ.setdefault("MPLBACKEND", "Agg")
 
 
 @pytest.fixture(autouse=True)

@@ -14,6 +14,9 @@ import joblib
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
 from sktransfer import PretrainedCNNFeatures, cache_info, clear_cache, set_cache_limits
 from sktransfer._activation_store import (
@@ -34,6 +37,33 @@ KEYS = [row_key("test", bytes([i % 256, i // 256])) for i in range(400)]
 
 def row(i):
     return np.random.default_rng(i).normal(size=(3, 5, 7)).astype(np.float32)
+
+
+# --- properties ---------------------------------------------------------------------------------------------
+
+parts = st.tuples(st.text(st.characters(exclude_characters="|")), st.text(), st.binary())
+
+
+@given(parts, parts)
+def test_different_parts_make_different_keys(one, other):
+    """A namespace holds what a view may not, and the other way round; `Views` names no bar."""
+    keys = [row_key(namespace, content, view) for view, namespace, content in (one, other)]
+    assert (keys[0] == keys[1]) == (one == other) or "|" in one[1] + other[1]
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    hnp.arrays(hnp.floating_dtypes(sizes=(16, 32, 64), endianness="<"), hnp.array_shapes(min_dims=1, max_dims=4)),
+    st.data(),
+)
+def test_any_row_comes_back_and_any_change_is_refused(values, data):
+    content = _bytes_from_row(KEYS[0], values)
+    np.testing.assert_array_equal(_row_from_bytes(KEYS[0], content), values)
+    assert _row_from_bytes(KEYS[1], content) is None
+    place = data.draw(st.integers(0, len(content) - 1))
+    damaged = content[:place] + bytes([content[place] ^ data.draw(st.integers(1, 255))]) + content[place + 1 :]
+    assert _row_from_bytes(KEYS[0], damaged) is None
+    assert _row_from_bytes(KEYS[0], content[:place]) is None
 
 
 # --- rows and keys ------------------------------------------------------------------------------------------

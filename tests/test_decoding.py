@@ -415,6 +415,22 @@ def test_broken_exif_counts_as_upright(exif):
     np.testing.assert_array_equal(decode(with_info(Image.fromarray(RGB), exif=exif)), RGB)
 
 
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "I;16", "I", "F"])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_strips_are_seamless(mode, orientation, monkeypatch):
+    image = Image.fromarray(rng.integers(0, 256, (23, 11), dtype=np.uint8))
+    image = image.convert("I").convert(mode) if mode in ("I;16", "I", "F") else image.convert("RGB").convert(mode)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image.info["exif"] = exif.tobytes()
+    options = {"value_range": (0, 255)} if mode in ("I;16", "I", "F") else {}
+    whole = decode(image, **options)
+    monkeypatch.setattr(_decoding, "_STRIP_PIXELS", 50)
+    np.testing.assert_array_equal(decode(image, **options), whole)
+    assert whole.shape == ((11, 23, 3) if orientation == 6 else (23, 11, 3))
+    assert len(np.unique(whole)) > 1
+
+
 @pytest.mark.parametrize("orientation", [0, 9, 300])
 def test_impossible_orientation_counts_as_upright(orientation):
     exif = Image.Exif()
@@ -466,7 +482,7 @@ def test_whatever_a_decoder_throws(error, monkeypatch):
 
 
 def test_error_without_a_message(monkeypatch):
-    monkeypatch.setattr(_decoding, "_pillow_levels", lambda image, limits: (_ for _ in ()).throw(MemoryError))
+    monkeypatch.setattr(_decoding, "_pillow_levels", lambda *arguments: (_ for _ in ()).throw(MemoryError))
     with refuses("Cannot read image 0", "MemoryError"):
         decode(Image.fromarray(RGB))
 

@@ -31,3 +31,11 @@ def test_blocks_run_in_order(tmp_path, monkeypatch):
         exec(block, names)
     assert len(names["photos"].data) == 12 and names["model"].classes_.tolist() == [0, 1]
     assert names["search"].best_params_["freeze"] in (4, 6, "all")
+
+
+def test_every_test_that_the_docs_name_is_there():
+    tests = {path.name: path.read_text() for path in Path(__file__).parent.glob("test_*.py")}
+    promises = (README.parent / "docs" / "trust.md").read_text()
+    files, functions = set(re.findall(r"tests/(\w+\.py)", promises)), set(re.findall(r"`(test_\w+)`", promises))
+    assert files <= set(tests) and len(files) > 8
+    assert [name for name in functions if not any(f"def {name}(" in text for text in tests.values())] == []

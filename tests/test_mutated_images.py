@@ -1,0 +1,114 @@
+"""Real image files, cut, flipped and spliced: the right image or the project's error, in little time and memory."""
+
+import io
+import json
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from sktransfer import ImageError
+from sktransfer._images import as_images
+
+REAL = Path(__file__).parents[2] / "shared" / "data" / "bad_images"
+SECONDS, MEGABYTES = 5, 1000  # that one file may take
+
+
+def sources():
+    """Return the real files where they are, and everywhere small ones of every common format."""
+    picture = Image.effect_noise((60, 44), 90)
+    files = {}
+    for name in ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM"):
+        buffer = io.BytesIO()
+        picture.convert("RGB").save(buffer, name)
+        files[f"small.{name.lower()}"] = buffer.getvalue()
+    if REAL.is_dir():
+        files |= {path.name: path.read_bytes() for path in sorted(REAL.iterdir()) if path.suffix not in (".md", ".csv")}
+    return files
+
+
+def write_mutants(folder, n):
+    """Write files made from others by cutting, flipping and splicing bytes, in turns."""
+    rng, files = random.Random(0), list(sources().items())
+    for i in range(n):
+        name, content = files[i % len(files)]
+        content, kind = bytearray(content), ("cut", "flip", "splice")[i // len(files) % 3]
+        if kind == "cut":
+            content = content[: rng.randrange(len(content))]
+        elif kind == "flip":
+            for _ in range(rng.randint(1, 8)):
+                place = rng.randrange(min(len(content), 4096) if rng.random() < 0.7 else len(content))
+                content[place] ^= rng.randrange(1, 256)
+        else:
+            other = rng.choice(files)[1]
+            content = content[: rng.randrange(len(content))] + other[rng.randrange(len(other)) :]
+        (folder / f"{i}-{kind}-{name}").write_bytes(content)
+
+
+def is_right(path, image):
+    """Compare with Pillow's own pixels, where a picture of eight bits without transparency leaves no choice."""
+    with Image.open(path) as opened:
+        if opened.mode not in ("L", "RGB") or "transparency" in opened.info:
+            return image.ndim == 3 and image.shape[2] == 3
+        try:
+            opened = ImageOps.exif_transpose(opened)
+        except Exception:  # broken EXIF, of which Pillow complains in many ways, counts as upright
+            opened.load()
+        return np.array_equal(image, np.asarray(opened.convert("RGB")))
+
+
+def forget_peak():
+    if Path("/proc/self/clear_refs").exists():
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_megabytes():
+    """Return the most memory that this process has had since; 0 where there is no such count."""
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.exists() else []
+    return max([int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM")], default=0)
+
+
+def look_at(folder):
+    """Decode every file, and tell what came of it. Runs in a process of its own, whose memory is measured."""
+    found = {"images": 0, "refused": 0, "megabytes": 0, "wrong": [], "foreign": [], "unnamed": [], "slow": []}
+    for path in sorted(Path(folder).iterdir()):
+        forget_peak()
+        start = time.process_time()  # the tests may share the machine
+        try:
+            image = as_images([path])[0]
+        except ImageError as error:
+            found["refused"] += 1
+            found["unnamed"] += [str(error)] if path.name not in str(error) else []
+            image = None
+        except BaseException as error:  # whatever else: that is what is looked for
+            found["foreign"].append(f"{path.name}: {error!r}")
+            image = None
+        if time.process_time() - start > SECONDS:
+            found["slow"].append(path.name)
+        found["megabytes"] = max(found["megabytes"], peak_megabytes())
+        if image is not None:
+            found["images"] += 1
+            found["wrong"] += [] if is_right(path, image) else [path.name]
+    return found
+
+
+@pytest.mark.parametrize("n", [300, pytest.param(2000, marks=pytest.mark.slow)])
+def test_right_image_or_our_error(n, tmp_path):
+    write_mutants(tmp_path, n)
+    for name, content in sources().items():
+        (tmp_path / name).write_bytes(content)
+    code = f"import sys, json; sys.path.insert(0, {str(Path(__file__).parent)!r}); import test_mutated_images as t\n"
+    code += f"print(json.dumps(t.look_at({str(tmp_path)!r})))"
+    run = subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, capture_output=True, text=True)
+    found = json.loads(run.stdout.splitlines()[-1])
+    print(found)
+    assert found["foreign"] == found["wrong"] == found["unnamed"] == found["slow"] == []
+    assert found["megabytes"] < MEGABYTES
+    assert found["images"] + found["refused"] == n + len(sources())
+    assert found["images"] > 0.05 * n and found["refused"] > 0.5 * n  # some of either, or nothing was tried
