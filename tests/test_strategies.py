@@ -1,9 +1,8 @@
 import re
-import subprocess
-import sys
 import time
 import warnings
 
+import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
@@ -353,11 +352,13 @@ def test_error_of_a_strategy_is_not_swallowed(digits):
         compare_strategies(*digits, strategies={"broken": Broken()}, cv=3)
 
 
-def test_plot():
-    pytest.importorskip("sktransfer._displays")
-    code = (
-        "import matplotlib; matplotlib.use('Agg'); import numpy as np; from sktransfer import StrategyComparison\n"
-        "c = StrategyComparison('accuracy', 0.5); c.scores_ = {'a': np.array([.1, .2])}; c.seconds_ = {'a': 1.0}\n"
-        "c.estimators = {'a': None}; c.plot()"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
+def test_plot_shows_every_strategy(recorder):
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    X, y = numbered()
+    comparison = compare_strategies(X, y, strategies={"ones": recorder(1), "zeros": recorder(0)}, cv=3, refit=False)
+    _, ax = plt.subplots()
+    display = comparison.plot(ax=ax)
+    assert display.ax_ is ax and [label.get_text() for label in ax.get_yticklabels()] == ["ones", "zeros"]
+    plt.close("all")
