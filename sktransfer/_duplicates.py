@@ -24,11 +24,12 @@ from ._images import Images, as_images
 SIDES = (8, 16, 48)  # of the thumbnails; pairs are compared at the largest that the smaller image allows
 PIXELS = 1.75  # of the image for each pixel of a thumbnail, at least: what JPEG does evens out over some
 QUALITY = 50  # of the JPEG that shows how much copies differ
-LEAST_NOISE = 0.01  # of the contrast; rounding and resizing cost so much in any case
+LEAST_NOISE = 0.035  # of the contrast; resizing and brightening may cost so much where JPEG does not
 MOST = 0.5  # of the contrast; what differs by more shows something else, however much it suffers from JPEG
 LEAST_SEEN = 0.05  # of a thumbnail; what is white everywhere else leaves too little to compare
 CUT_OFF = 250  # grey levels; JPEG moves white by a few
-PARTLY, WHITE = 254, 255  # pixels of a thumbnail, some or most of which lies above CUT_OFF
+A_LITTLE = 0.25  # of a pixel; near what is cut off little is lost, so this may be cut off, or not, in silence
+WHITE = 255  # a pixel of a thumbnail of which all but `A_LITTLE` is cut off
 
 GAINS = (1.0, 1.1, 1.2, 1.3, 1.4, 1.5)  # of brightness at which an image looks for copies
 COARSE = 3  # pixels of the largest thumbnail, each way, for one of those the search goes by
@@ -49,7 +50,7 @@ _PAIRS = 256  # compared at a time, so that they stay in the processor's cache
     },
     prefer_skip_nested_validation=True,
 )
-def find_duplicates(X, *, tolerance=2.0, image_shape=None, value_range="auto", n_jobs=None, verbose=0):
+def find_duplicates(X, *, tolerance=1.5, image_shape=None, value_range="auto", n_jobs=None, verbose=0):
     """Group images that are copies of each other, such as re-encoded, resized or brightened ones.
 
     Copies that lie on both sides of a split make a score too good. The groups go to the splitters that keep groups
@@ -60,7 +61,7 @@ def find_duplicates(X, *, tolerance=2.0, image_shape=None, value_range="auto", n
     X : images
         A list, Series or array of file paths, file contents (bytes), PIL images, arrays or tensors, of any sizes; or
         one array (n, H, W), (n, H, W, C) or (n, C, H, W); or flat rows with `image_shape`.
-    tolerance : float, default=2.0
+    tolerance : float, default=1.5
         How much copies may differ, after the best change of brightness and contrast: so many times as much as one of
         them changes when it is written as a JPEG of quality 50. 0 finds identical thumbnails only.
     image_shape : tuple of int, default=None
@@ -87,7 +88,7 @@ def find_duplicates(X, *, tolerance=2.0, image_shape=None, value_range="auto", n
     -----
     Images are compared as squares of at most 48 × 48 pixels, whatever their aspect ratio. Mirrored, turned and cropped
     images are no copies, nor are grey copies of colour images. Images without any contrast are copies only if they
-    are equal. Decoding takes most of the time; the thumbnails take 8 KB of memory an image.
+    are equal. Decoding takes most of the time; the thumbnails take 16 KB of memory an image.
 
     Examples
     --------
@@ -100,9 +101,9 @@ def find_duplicates(X, *, tolerance=2.0, image_shape=None, value_range="auto", n
     images = as_images(X, image_shape=image_shape, value_range=value_range)
     thumbnails, levels, noise = _looks(images, n_jobs, verbose)
     # Equal thumbnails are one node of the graph: a crowd of them would fill each other's neighbourhoods.
-    _, first, node = np.unique(thumbnails[-1], axis=0, return_index=True, return_inverse=True)
+    _, first, node = np.unique(thumbnails[-1][:, 0], axis=0, return_index=True, return_inverse=True)
     node = node.ravel()
-    pairs = first[_candidates(thumbnails[-1][first])]
+    pairs = first[_candidates(thumbnails[-1][first, 0])]
     pairs = pairs[_are_copies(pairs, thumbnails, levels, noise, tolerance)]
     left, right = node[pairs].T
     graph = coo_array((np.ones(len(pairs)), (left, right)), shape=(len(first), len(first)))
@@ -119,7 +120,7 @@ def _looks(images: Images, n_jobs: int | None, verbose: int) -> tuple[list[np.nd
 
     Returns
     -------
-    thumbnails : list of ndarray of shape (n, side² · 3), uint8
+    thumbnails : list of ndarray of shape (n, 2, side² · 3), uint8
         One for each of `SIDES`.
     levels : ndarray of shape (n,), int
         Positions in `SIDES`.
@@ -155,15 +156,15 @@ def _looks(images: Images, n_jobs: int | None, verbose: int) -> tuple[list[np.nd
 
 
 def _thumbnails(image: Image.Image) -> list[np.ndarray]:
-    """Return thumbnails whose pixels are `WHITE` or `PARTLY` where the image is cut off, and less elsewhere."""
+    """Return thumbnails, uint8 (2, side² · 3): the values, `WHITE` where they are cut off; and 1 where partly so."""
     cut_off = image.point(([0] * CUT_OFF + [255] * (256 - CUT_OFF)) * 3)
     thumbnails = []
     for side in SIDES:
-        pixels = np.minimum(image.resize((side, side), Image.Resampling.BICUBIC), PARTLY - 1)
+        values = np.minimum(image.resize((side, side), Image.Resampling.BICUBIC), WHITE - 1)
         share = np.asarray(cut_off.resize((side, side), Image.Resampling.BILINEAR)) / 255
-        pixels[share > 0.25] = PARTLY
-        pixels[share > 0.75] = WHITE
-        thumbnails.append(pixels.ravel())
+        values[share > 1 - A_LITTLE] = WHITE
+        partly = (share > A_LITTLE) & (share <= 1 - A_LITTLE)
+        thumbnails.append(np.stack([values.ravel(), partly.ravel()]))
     return thumbnails
 
 
@@ -229,10 +230,12 @@ def _residual(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
     Pixels of which only part is cut off count nowhere, since how much of their light is lost is unknown.
     """
-    swap = (x >= PARTLY).sum(axis=1, keepdims=True) > (y >= PARTLY).sum(axis=1, keepdims=True)
-    x, y = np.where(swap, y, x), np.where(swap, x, y)  # the one with more cut off follows from the other
-    whole = ((x != PARTLY) & (y != PARTLY)).reshape(len(x), -1, 3).all(axis=2)
-    free = (np.maximum(x, y) < PARTLY).astype(np.float32)
+    partly = (x[:, 1] | y[:, 1]).astype(bool)
+    whole = ~partly.reshape(len(x), -1, 3).any(axis=2)
+    cut_off = [(image[:, 1] == 1) | (image[:, 0] == WHITE) for image in (x, y)]
+    free = (~(cut_off[0] | cut_off[1])).astype(np.float32)
+    swap = cut_off[0].sum(axis=1) > cut_off[1].sum(axis=1)
+    x, y = (np.where(swap[:, None], a[:, 0], b[:, 0]) for a, b in ((y, x), (x, y)))  # y follows from x
     x, y = x.astype(np.float32), y.astype(np.float32)
     total = np.maximum(free.sum(axis=1, keepdims=True), 1)
     x -= (free * x).sum(axis=1, keepdims=True) / total
