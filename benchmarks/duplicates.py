@@ -209,6 +209,12 @@ def processor() -> str:
     return platform.processor() or platform.machine()
 
 
+def save(results: dict) -> None:
+    """Write the figures and the report."""
+    RESULTS.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+    REPORT.write_text(report(results))
+
+
 def main() -> None:
     """Measure and write the report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -226,9 +232,8 @@ def main() -> None:
     for kind in KINDS if options.kind is None else options.kind:
         results["kinds"][kind] = measured(kind, options.n, options.seed)
         print(kind, json.dumps(results["kinds"][kind], indent=1)[:4_000], flush=True)
-        RESULTS.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
-    RESULTS.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
-    REPORT.write_text(report(results))
+        save(results)
+    save(results)
 
 
 if __name__ == "__main__":

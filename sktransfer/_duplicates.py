@@ -26,9 +26,10 @@ PIXELS = 1.75  # of the image for each pixel of a thumbnail, at least: what JPEG
 QUALITY = 50  # of the JPEG that shows how much copies differ
 LEAST_NOISE = 0.035  # of the contrast; resizing and brightening may cost so much where JPEG does not
 MOST = 0.5  # of the contrast; what differs by more shows something else, however much it suffers from JPEG
-LEAST_SEEN = 0.05  # of a thumbnail; what is white everywhere else leaves too little to compare
+LEAST_SEEN = 0.02  # of a thumbnail; what is white everywhere else leaves too little to compare
+MOST_GAIN = 2  # of contrast; a larger one makes anything white
 CUT_OFF = 250  # grey levels; JPEG moves white by a few
-A_LITTLE = 0.25  # of a pixel; near what is cut off little is lost, so this may be cut off, or not, in silence
+A_LITTLE = 0.15  # of a pixel; so near to what is cut off, little light is lost
 WHITE = 255  # a pixel of a thumbnail of which all but `A_LITTLE` is cut off
 
 GAINS = (1.0, 1.1, 1.2, 1.3, 1.4, 1.5)  # of brightness at which an image looks for copies
@@ -141,7 +142,9 @@ def _looks(images: Images, n_jobs: int | None, verbose: int) -> tuple[list[np.nd
     def look_at_all(chunk: range) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
         originals, jpegs, levels = zip(*map(look, chunk), strict=True)
         originals, jpegs = ([np.stack(size) for size in zip(*x, strict=True)] for x in (originals, jpegs))
-        return originals, np.array(levels), np.stack([_residual(x, y) for x, y in zip(originals, jpegs, strict=True)])
+        noise = np.stack([_residual(x, y) for x, y in zip(originals, jpegs, strict=True)])
+        noise[np.isinf(noise)] = 0  # an image that is not even like itself has nothing to compare
+        return originals, np.array(levels), noise
 
     chunks = [range(start, min(start + _IMAGES, len(images))) for start in range(0, len(images), _IMAGES)]
     workers = joblib.effective_n_jobs(n_jobs)
@@ -245,7 +248,7 @@ def _residual(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     expected, seen = (_grey(values) for values in (np.clip(gain * x + mean, 0, 255), y))
     contrast = np.minimum(_deviation(expected, whole), _deviation(seen, whole)).clip(0.5)
     difference = np.sqrt((whole * (expected - seen) ** 2).sum(axis=1) / np.maximum(whole.sum(axis=1), 1))
-    comparable = (gain[:, 0] > 0) & (whole.mean(axis=1) >= LEAST_SEEN)
+    comparable = (gain[:, 0] > 0) & (gain[:, 0] <= MOST_GAIN) & (whole.mean(axis=1) >= LEAST_SEEN)
     return np.where(comparable, difference / contrast, np.inf)
 
 
