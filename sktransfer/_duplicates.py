@@ -163,7 +163,7 @@ def _thumbnails(image: Image.Image) -> list[np.ndarray]:
     cut_off = image.point(([0] * CUT_OFF + [255] * (256 - CUT_OFF)) * 3)
     thumbnails = []
     for side in SIDES:
-        values = np.minimum(image.resize((side, side), Image.Resampling.BICUBIC), WHITE - 1)
+        values = np.array(image.resize((side, side), Image.Resampling.BICUBIC)).clip(max=WHITE - 1)
         share = np.asarray(cut_off.resize((side, side), Image.Resampling.BILINEAR)) / 255
         values[share > 1 - A_LITTLE] = WHITE
         partly = (share > A_LITTLE) & (share <= 1 - A_LITTLE)
