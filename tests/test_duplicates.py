@@ -54,7 +54,7 @@ def test_no_gain_makes_a_dark_image_a_white_one():
     assert find_duplicates([shirt, pattern]).tolist() == [0, 1]
 
 
-@pytest.mark.parametrize("side", [28, 40])
+@pytest.mark.parametrize("side", [40, 64])
 def test_small_copies_are_compared_at_their_size(side):
     small = [Image.fromarray(image).resize((side, side), Image.Resampling.BILINEAR) for image in PATTERNS[:3]]
     smaller = [image.resize((side * 2 // 3,) * 2, Image.Resampling.BICUBIC) for image in small]
