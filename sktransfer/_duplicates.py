@@ -1,41 +1,49 @@
 """`find_duplicates`: which images are copies of each other, as groups for cross-validation.
 
-Each image becomes a grey thumbnail. Its nearest neighbours are candidates; a candidate is a copy if, after the best
-change of brightness and contrast, what still differs is small against the image's own contrast and against how much
-other images of the same kind differ.
+Each image becomes thumbnails of a few sizes. A copy is as like its original as the original, written as a JPEG of low
+quality, is like itself: what that does to the thumbnails is measured for each image, and is the unit in which two
+images may differ. Brightening is undone first, up to what it has cut off at white.
 """
 
 from __future__ import annotations
 
+import io
 from numbers import Integral, Real
 
 import joblib
 import numpy as np
+from PIL import Image
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
-from sklearn.neighbors import NearestNeighbors
+from scipy.spatial import KDTree
 from sklearn.utils._param_validation import Interval, StrOptions, validate_params
 
-from ._decoding import resize
 from ._extraction import _map_ahead, progress_bar
 from ._images import Images, as_images
 
-SIDE = 48  # pixels of a thumbnail
-COARSE = 3  # pixels of a thumbnail in one of the coarse thumbnail, per side
-SMALL = 48  # shorter side in pixels of images that are compared by their coarse thumbnails
-FLAT = 1.0  # grey levels; with less contrast an image has no content to compare
-BRIGHT = 240  # grey levels from which a change of brightness may have cut off what was there
-N_NEIGHBORS = 16
-SCALE_RANK = 10  # the neighbour that shows how much images of this kind differ
-LEAST_SCALE = 0.1  # an image with more than SCALE_RANK copies has copies only for neighbours
-MOST_SCALE = 4.0  # images that have nothing in common
-_CHUNK = 16  # images that one thread decodes at a time
-_PAIRS = 4096  # pairs compared at a time
+SIDES = (8, 16, 48)  # of the thumbnails; pairs are compared at the largest that the smaller image allows
+PIXELS = 1.75  # of the image for each pixel of a thumbnail, at least: what JPEG does evens out over some
+QUALITY = 50  # of the JPEG that shows how much copies differ
+LEAST_NOISE = 0.035  # of the contrast; resizing and brightening may cost so much where JPEG does not
+MOST = 0.5  # of the contrast; what differs by more shows something else, however much it suffers from JPEG
+LEAST_SEEN = 0.02  # of a thumbnail; what is white everywhere else leaves too little to compare
+MOST_GAIN = 2  # of contrast; a larger one makes anything white
+CUT_OFF = 250  # grey levels; JPEG moves white by a few
+A_LITTLE = 0.15  # of a pixel; so near to what is cut off, little light is lost
+WHITE = 255  # a pixel of a thumbnail of which all but `A_LITTLE` is cut off
+
+GAINS = (1.0, 1.1, 1.2, 1.3, 1.4, 1.5)  # of brightness at which an image looks for copies
+COARSE = 3  # pixels of the largest thumbnail, each way, for one of those the search goes by
+COMPONENTS = 16  # of them all, which the search tree knows; more slow it down
+RADIUS = 0.4  # of the search, where 2 is the largest distance; JPEG, resizing and brightening made at most 0.33
+N_NEIGHBORS = 8
+_IMAGES = 16  # that one thread decodes at a time
+_PAIRS = 256  # compared at a time, so that they stay in the processor's cache
 
 
 @validate_params(
     {
-        "tolerance": [Interval(Real, 0, 1, closed="both")],
+        "tolerance": [Interval(Real, 0, None, closed="left")],
         "image_shape": ["array-like", None],
         "value_range": [StrOptions({"auto"}), "array-like"],
         "n_jobs": [Integral, None],
@@ -43,7 +51,7 @@ _PAIRS = 4096  # pairs compared at a time
     },
     prefer_skip_nested_validation=True,
 )
-def find_duplicates(X, *, tolerance=0.1, image_shape=None, value_range="auto", n_jobs=None, verbose=0):
+def find_duplicates(X, *, tolerance=1.5, image_shape=None, value_range="auto", n_jobs=None, verbose=0):
     """Group images that are copies of each other, such as re-encoded, resized or brightened ones.
 
     Copies that lie on both sides of a split make a score too good. The groups go to the splitters that keep groups
@@ -54,10 +62,9 @@ def find_duplicates(X, *, tolerance=0.1, image_shape=None, value_range="auto", n
     X : images
         A list, Series or array of file paths, file contents (bytes), PIL images, arrays or tensors, of any sizes; or
         one array (n, H, W), (n, H, W, C) or (n, C, H, W); or flat rows with `image_shape`.
-    tolerance : float, default=0.1
-        How much copies may differ: the deviation between two images after the best change of brightness and contrast,
-        in units of their contrast, where other images of the same kind differ by 1. Where these differ by a
-        fraction s only, copies may differ by the square root of s times as much. 0 finds identical thumbnails only.
+    tolerance : float, default=1.5
+        How much copies may differ, after the best change of brightness and contrast: so many times as much as one of
+        them changes when it is written as a JPEG of quality 50. 0 finds identical thumbnails only.
     image_shape : tuple of int, default=None
         Shape of one image when `X` holds flat rows, as `numpy.reshape` takes it.
     value_range : "auto" or (float, float), default="auto"
@@ -80,9 +87,9 @@ def find_duplicates(X, *, tolerance=0.1, image_shape=None, value_range="auto", n
 
     Notes
     -----
-    Images are compared as grey pictures of one aspect ratio: colours do not count. Mirrored, turned and cropped images
-    are no copies. Images without any contrast are copies only if they are equal. Decoding takes nearly all of the time,
-    in proportion to the number of images; the search for neighbours compares 256 numbers of each pair of them.
+    Images are compared as squares of at most 48 × 48 pixels, whatever their aspect ratio. Mirrored, turned and cropped
+    images are no copies, nor are grey copies of colour images. Images without any contrast are copies only if they
+    are equal. Decoding takes most of the time; the thumbnails take 16 KB of memory an image.
 
     Examples
     --------
@@ -93,91 +100,163 @@ def find_duplicates(X, *, tolerance=0.1, image_shape=None, value_range="auto", n
     array([0, 1, 0, 1])
     """
     images = as_images(X, image_shape=image_shape, value_range=value_range)
-    thumbnails, sides = _thumbnails(images, n_jobs, verbose)
+    thumbnails, levels, noise = _looks(images, n_jobs, verbose)
     # Equal thumbnails are one node of the graph: a crowd of them would fill each other's neighbourhoods.
-    thumbnails, first, node = np.unique(thumbnails, axis=0, return_index=True, return_inverse=True)
+    _, first, node = np.unique(thumbnails[-1][:, 0], axis=0, return_index=True, return_inverse=True)
     node = node.ravel()
-    pairs = _copies(thumbnails, sides[first], tolerance)
-    graph = coo_array((np.ones(len(pairs)), pairs.T), shape=(len(thumbnails), len(thumbnails)))
+    pairs = first[_candidates(thumbnails[-1][first, 0])]
+    pairs = pairs[_are_copies(pairs, thumbnails, levels, noise, tolerance)]
+    left, right = node[pairs].T
+    graph = coo_array((np.ones(len(pairs)), (left, right)), shape=(len(first), len(first)))
     component = connected_components(graph, directed=False)[1][node]
     _, start, label = np.unique(component, return_index=True, return_inverse=True)
     return np.argsort(np.argsort(start))[label]
 
 
-def _thumbnails(images: Images, n_jobs: int | None, verbose: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return grey thumbnails, uint8 (n, SIDE²), and the shorter side of each image in pixels."""
+# What is kept of an image
 
-    def prepare(chunk: range) -> list[tuple[np.ndarray, int]]:
-        return [_thumbnail(images.decode(i, 2 * SIDE)) for i in chunk]
 
-    chunks = [range(start, min(start + _CHUNK, len(images))) for start in range(0, len(images), _CHUNK)]
+def _looks(images: Images, n_jobs: int | None, verbose: int) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
+    """Return for each image its thumbnails, the largest to compare it at, and what JPEG does to each.
+
+    Returns
+    -------
+    thumbnails : list of ndarray of shape (n, 2, side² · 3), uint8
+        One for each of `SIDES`.
+    levels : ndarray of shape (n,), int
+        Positions in `SIDES`.
+    noise : ndarray of shape (n_sides, n)
+        In units of the thumbnail's contrast.
+    """
+    least_side = 4 * SIDES[-1]
+
+    def look(i: int) -> tuple[list[np.ndarray], list[np.ndarray], int]:
+        image = Image.fromarray(images.decode(i, least_side))
+        side = min(image.size)
+        level = sum(side >= PIXELS * s for s in SIDES[1:])
+        if side > least_side:
+            shrink = least_side / side
+            image = image.resize((round(shrink * image.width), round(shrink * image.height)), Image.Resampling.BILINEAR)
+        return _thumbnails(image), _thumbnails(_as_jpeg(image)), level
+
+    def look_at_all(chunk: range) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
+        originals, jpegs, levels = zip(*map(look, chunk), strict=True)
+        originals, jpegs = ([np.stack(size) for size in zip(*x, strict=True)] for x in (originals, jpegs))
+        noise = np.stack([_residual(x, y) for x, y in zip(originals, jpegs, strict=True)])
+        noise[np.isinf(noise)] = 0  # an image that is not even like itself has nothing to compare
+        return originals, np.array(levels), noise
+
+    chunks = [range(start, min(start + _IMAGES, len(images))) for start in range(0, len(images), _IMAGES)]
     workers = joblib.effective_n_jobs(n_jobs)
-    rows: list[tuple[np.ndarray, int]] = []
+    rows = []
     with progress_bar(len(images), "Looking for duplicates", verbose) as bar:
-        for chunk in _map_ahead(prepare, chunks, workers, 2 * workers):
-            rows += chunk
-            bar.update(len(chunk))
-    thumbnails, sides = zip(*rows, strict=True)
-    return np.stack(thumbnails), np.array(sides)
+        for looks in _map_ahead(look_at_all, chunks, workers, 2 * workers):
+            rows.append(looks)
+            bar.update(len(looks[1]))
+    thumbnails, levels, noise = zip(*rows, strict=True)
+    stacks = [np.concatenate(size) for size in zip(*thumbnails, strict=True)]
+    return stacks, np.concatenate(levels), np.concatenate(noise, axis=1)
 
 
-def _thumbnail(image: np.ndarray) -> tuple[np.ndarray, int]:
-    grey = resize(image, (SIDE, SIDE), "bicubic") @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
-    return np.rint(grey).astype(np.uint8).ravel(), min(image.shape[:2])
+def _thumbnails(image: Image.Image) -> list[np.ndarray]:
+    """Return thumbnails, uint8 (2, side² · 3): the values, `WHITE` where they are cut off; and 1 where partly so."""
+    cut_off = image.point(([0] * CUT_OFF + [255] * (256 - CUT_OFF)) * 3)
+    thumbnails = []
+    for side in SIDES:
+        values = np.array(image.resize((side, side), Image.Resampling.BICUBIC)).clip(max=WHITE - 1)
+        share = np.asarray(cut_off.resize((side, side), Image.Resampling.BILINEAR)) / 255
+        values[share > 1 - A_LITTLE] = WHITE
+        partly = (share > A_LITTLE) & (share <= 1 - A_LITTLE)
+        thumbnails.append(np.stack([values.ravel(), partly.ravel()]))
+    return thumbnails
 
 
-def _copies(thumbnails: np.ndarray, sides: np.ndarray, tolerance: float) -> np.ndarray:
-    """Return the pairs of rows (m, 2) that are copies of each other."""
-    rows = np.flatnonzero(thumbnails.std(axis=1) >= FLAT)
-    if len(rows) < 2:
+def _as_jpeg(image: Image.Image) -> Image.Image:
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=QUALITY)
+    return Image.open(file).convert("RGB")
+
+
+# Which images look alike
+
+
+def _candidates(thumbnails: np.ndarray) -> np.ndarray:
+    """Return pairs of rows (m, 2) that look alike from afar, one of them at one of `GAINS` of its brightness."""
+    if len(thumbnails) < 2:
         return np.empty((0, 2), dtype=int)
-    fine = thumbnails[rows].astype(np.float32)
-    n_coarse = SIDE // COARSE
-    coarse = fine.reshape(-1, n_coarse, COARSE, n_coarse, COARSE).mean(axis=(2, 4)).reshape(len(rows), -1)
-    neighbors = _neighbors(coarse)
-    left = np.repeat(np.arange(len(rows)), neighbors.shape[1])
-    right = neighbors.ravel()
-    small = np.minimum(sides[rows][left], sides[rows][right]) < SMALL
-    residual = np.empty(len(left))
-    for size, chosen in ((fine, ~small), (coarse, small)):
-        which = np.flatnonzero(chosen)
-        for part in np.array_split(which, len(which) // _PAIRS + 1):
-            residual[part] = _residual(size[left[part]], size[right[part]])
-
-    scale = np.ones(len(rows))
-    if neighbors.shape[1] >= SCALE_RANK:
-        of_each = np.partition(residual.reshape(neighbors.shape), SCALE_RANK - 1, axis=1)
-        scale = of_each[:, SCALE_RANK - 1].clip(LEAST_SCALE, MOST_SCALE)
-    same = residual <= tolerance * np.sqrt(np.maximum(scale[left], scale[right]))
-    return np.column_stack([rows[left[same]], rows[right[same]]])
+    plain = _coarse(thumbnails, 1.0)
+    axes = np.linalg.eigh(plain.T @ plain)[1][:, -COMPONENTS:]
+    tree = KDTree(plain @ axes)
+    pairs = []
+    for gain in GAINS:
+        brighter = _coarse(thumbnails, gain)
+        # The components bring images closer together, never apart, so none within the radius is lost.
+        _, found = tree.query(brighter @ axes, N_NEIGHBORS, distance_upper_bound=RADIUS)
+        left, rank = np.nonzero(found < len(thumbnails))
+        right = found[left, rank]
+        near = np.linalg.norm(brighter[left] - plain[right], axis=1) <= RADIUS
+        pairs.append(np.sort(np.column_stack([left, right])[near & (left != right)], axis=1))
+    return np.unique(np.concatenate(pairs), axis=0)
 
 
-def _neighbors(thumbnails: np.ndarray) -> np.ndarray:
-    """Return the nearest neighbours (n, k) of each thumbnail, whatever its brightness and contrast."""
-    vectors = np.stack([_without_highlights(row) for row in thumbnails])
-    vectors -= vectors.mean(axis=1, keepdims=True)
-    vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-6)
-    k = min(N_NEIGHBORS, len(vectors) - 1)
-    search = NearestNeighbors(n_neighbors=k, algorithm="brute").fit(vectors)
-    return search.kneighbors(return_distance=False)
+def _coarse(thumbnails: np.ndarray, gain: float) -> np.ndarray:
+    """Return small versions of brighter thumbnails, of mean 0 and length 1."""
+    n = SIDES[-1] // COARSE
+    rows = np.empty((len(thumbnails), n * n * 3), dtype=np.float32)
+    for start in range(0, len(rows), _PAIRS):
+        brighter = np.minimum(np.float32(gain) * thumbnails[start : start + _PAIRS], 255)
+        rows[start : start + _PAIRS] = (
+            brighter.reshape(-1, n, COARSE, n, COARSE, 3).mean(axis=(2, 4)).reshape(-1, n * n * 3)
+        )
+    rows -= rows.mean(axis=1, keepdims=True)
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6)
 
 
-def _without_highlights(row: np.ndarray) -> np.ndarray:
-    """Cut off at the median of what is not black, so that a brighter copy that was cut off itself looks the same."""
-    lit = row[row > row.min() + 12]
-    return np.minimum(row, np.median(lit)) if len(lit) else row
+def _are_copies(
+    pairs: np.ndarray, thumbnails: list[np.ndarray], levels: np.ndarray, noise: np.ndarray, tolerance: float
+) -> np.ndarray:
+    """Tell which pairs (m, 2) of images are copies of each other."""
+    copies = np.zeros(len(pairs), dtype=bool)
+    level = levels[pairs].min(axis=1)
+    for i, size in enumerate(thumbnails):
+        allowed = np.minimum(tolerance * np.maximum(noise[i], LEAST_NOISE), MOST)
+        chosen = np.flatnonzero(level == i)
+        for start in range(0, len(chosen), _PAIRS):
+            part = chosen[start : start + _PAIRS]
+            left, right = pairs[part].T
+            copies[part] = _residual(size[left], size[right]) <= np.maximum(allowed[left], allowed[right])
+    return copies
 
 
 def _residual(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Return how far each row of `y` is from the best ``clip(a x + b, 0, 255)``, a > 0, in units of their contrast."""
-    cut = (x > BRIGHT).sum(axis=1, keepdims=True) > (y > BRIGHT).sum(axis=1, keepdims=True)
-    x, y = np.where(cut, y, x), np.where(cut, x, y)  # the one with more highlights follows from the other
-    weight = ((x < BRIGHT) & (y < BRIGHT)).astype(np.float32)
-    total = np.maximum(weight.sum(axis=1, keepdims=True), 1)
-    x, y_mean = x - (weight * x).sum(axis=1, keepdims=True) / total, (weight * y).sum(axis=1, keepdims=True) / total
-    covariance = (weight * x * (y - y_mean)).sum(axis=1, keepdims=True)
-    gain = covariance / np.maximum((weight * x**2).sum(axis=1, keepdims=True), 1e-3)
-    expected = np.clip(gain * x + y_mean, 0, 255)
-    contrast = np.minimum(expected.std(axis=1), y.std(axis=1)).clip(0.5)
-    residual = np.sqrt(((expected - y) ** 2).mean(axis=1)) / contrast
-    return np.where(gain[:, 0] > 0, residual, np.inf)
+    """Return how far each row of `y` is from the best ``clip(a x + b, 0, 255)``, a > 0, in units of their contrast.
+
+    Pixels of which only part is cut off count nowhere, since how much of their light is lost is unknown.
+    """
+    partly = (x[:, 1] | y[:, 1]).astype(bool)
+    whole = ~partly.reshape(len(x), -1, 3).any(axis=2)
+    cut_off = [(image[:, 1] == 1) | (image[:, 0] == WHITE) for image in (x, y)]
+    free = (~(cut_off[0] | cut_off[1])).astype(np.float32)
+    swap = cut_off[0].sum(axis=1) > cut_off[1].sum(axis=1)
+    x, y = (np.where(swap[:, None], a[:, 0], b[:, 0]) for a, b in ((y, x), (x, y)))  # y follows from x
+    x, y = x.astype(np.float32), y.astype(np.float32)
+    total = np.maximum(free.sum(axis=1, keepdims=True), 1)
+    x -= (free * x).sum(axis=1, keepdims=True) / total
+    mean = (free * y).sum(axis=1, keepdims=True) / total
+    gain = (free * x * (y - mean)).sum(axis=1, keepdims=True) / np.maximum((free * x**2).sum(axis=1, keepdims=True), 1)
+    # In grey, which JPEG keeps better than colour; but it is the colours that are cut off.
+    expected, seen = (_grey(values) for values in (np.clip(gain * x + mean, 0, 255), y))
+    contrast = np.minimum(_deviation(expected, whole), _deviation(seen, whole)).clip(0.5)
+    difference = np.sqrt((whole * (expected - seen) ** 2).sum(axis=1) / np.maximum(whole.sum(axis=1), 1))
+    comparable = (gain[:, 0] > 0) & (gain[:, 0] <= MOST_GAIN) & (whole.mean(axis=1) >= LEAST_SEEN)
+    return np.where(comparable, difference / contrast, np.inf)
+
+
+def _grey(rows: np.ndarray) -> np.ndarray:
+    return rows.reshape(len(rows), -1, 3) @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
+
+
+def _deviation(rows: np.ndarray, where: np.ndarray) -> np.ndarray:
+    total = np.maximum(where.sum(axis=1), 1)
+    mean = (where * rows).sum(axis=1) / total
+    return np.sqrt((where * (rows - mean[:, None]) ** 2).sum(axis=1) / total)

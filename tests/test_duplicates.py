@@ -46,6 +46,25 @@ def test_mirrored_and_inverted_images_are_no_copies():
     assert find_duplicates([PATTERNS[0], PATTERNS[0][:, ::-1], 255 - PATTERNS[0]]).tolist() == [0, 1, 2]
 
 
+def test_no_gain_makes_a_dark_image_a_white_one():
+    shirt = np.zeros((64, 64), dtype=np.uint8)
+    shirt[16:48, 16:48] = 255
+    pattern = shirt // 3
+    pattern[24:40, 24:40] = 60
+    assert find_duplicates([shirt, pattern]).tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("side", [40, 64])
+def test_small_copies_are_compared_at_their_size(side):
+    small = [Image.fromarray(image).resize((side, side), Image.Resampling.BILINEAR) for image in PATTERNS[:3]]
+    smaller = [image.resize((side * 2 // 3,) * 2, Image.Resampling.BICUBIC) for image in small]
+    assert find_duplicates([*small, *smaller]).tolist() == [0, 1, 2, 0, 1, 2]
+
+
+def test_no_tolerance_leaves_equal_images():
+    assert find_duplicates([PATTERNS[0], PATTERNS[0], encoded(PATTERNS[0])], tolerance=0).tolist() == [0, 0, 1]
+
+
 def test_one_image_and_threads():
     assert find_duplicates(PATTERNS[:1]).tolist() == [0]
     assert (find_duplicates(PATTERNS, n_jobs=2) == find_duplicates(PATTERNS)).all()
