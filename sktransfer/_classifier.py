@@ -28,7 +28,7 @@ from ._inputs import (
 )
 from ._preprocessing import AUGMENTATIONS
 from ._training import OngoingTraining, new_net, train
-from ._training_data import Examples, FrozenBody, make_views
+from ._training_data import Examples, FrozenBody, make_views, resolve_tta
 
 
 class FineTunedCNNClassifier(ClassifierMixin, BaseEstimator):
@@ -55,7 +55,7 @@ class FineTunedCNNClassifier(ClassifierMixin, BaseEstimator):
     lr_factor : float, default=0.1
         The pretrained stages that are not frozen learn at ``lr * lr_factor``.
     max_epochs : int or "auto", default="auto"
-        How often to go through the training images. ``"auto"`` makes 24,000 images, in 4 to 30 epochs; when
+        How often to go through the training images. ``"auto"`` makes 12,000 images, in 4 to 30 epochs; when
         ``weights=None`` 60,000, in 10 to 60.
     batch_size : int, default=32
         The largest number of images in one step.
@@ -67,9 +67,10 @@ class FineTunedCNNClassifier(ClassifierMixin, BaseEstimator):
     n_views : int or None, default=None
         None augments afresh each epoch, and runs the frozen stages each time. A number draws so many views of each
         image once, keeps their activations at the cut, and picks one of them each epoch, which is many times faster.
-    tta : int, default=4
+    tta : int or "auto", default="auto"
         Test-time augmentation: with `augment`, `predict_proba` averages over so many views of each image, itself and
-        augmented ones, always the same. 1 looks at the image alone, and is so many times faster.
+        augmented ones, always the same. 1 looks at the image alone, and is so many times faster. ``"auto"`` is 4 with
+        ``augment="any_orientation"``, whose views are as good as the image itself, and 1 with any other.
     head_hidden : tuple of int, default=()
         Widths of dense layers between the features and the classes.
     dropout : float, default=0.2
@@ -161,7 +162,7 @@ class FineTunedCNNClassifier(ClassifierMixin, BaseEstimator):
         "max_epochs": [Interval(Integral, 0, None, closed="left"), StrOptions({"auto"})],
         "augment": [StrOptions(set(AUGMENTATIONS)), callable, None],
         "n_views": [Interval(Integral, 1, None, closed="left"), None],
-        "tta": [Interval(Integral, 1, None, closed="left")],
+        "tta": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "head_hidden": ["array-like"],
         "dropout": [Interval(Real, 0, 1, closed="left")],
         "weight_decay": [Interval(Real, 0, None, closed="left")],
@@ -186,7 +187,7 @@ class FineTunedCNNClassifier(ClassifierMixin, BaseEstimator):
         batch_size=32,
         augment=None,
         n_views=None,
-        tta=4,
+        tta="auto",
         head_hidden=(),
         dropout=0.2,
         weight_decay=0.01,
@@ -373,12 +374,13 @@ class FineTunedCNNClassifier(ClassifierMixin, BaseEstimator):
 
         with torch.inference_mode():
             plain = np.concatenate([probabilities(block) for block in body.blocks(images)])
-            if self.tta == 1 or self.augment is None:
+            n_views = resolve_tta(self)
+            if n_views == 1:
                 return plain
-            views = make_views(self, self.tta - 1)
+            views = make_views(self, n_views - 1)
             augmented = [probabilities(np.concatenate(block)) for block in body.blocks(images, views)]
         augmented = np.concatenate(augmented).reshape(len(plain), -1, plain.shape[1])
-        return (plain + augmented.sum(axis=1)) / self.tta
+        return (plain + augmented.sum(axis=1)) / n_views
 
     def predict(self, X):
         """Return the most probable class of each image.

@@ -114,6 +114,7 @@ def _quarter_turn(image: torch.Tensor) -> torch.Tensor:
     return torch.rot90(image, step * int(torch.randint(4, ())), dims=(-2, -1))
 
 
+VERSION = 1  # of the presets; a change makes every stored view unknown
 AUGMENTATIONS: dict[str, Callable[[], list[v2.Transform]]] = {
     "photo": lambda: [
         v2.RandomHorizontalFlip(),

@@ -14,7 +14,7 @@ from sklearn.base import BaseEstimator
 from ._engines import Engine
 from ._extraction import Extractor, Views
 from ._images import Images
-from ._preprocessing import Augmentation, augment_canvas, resolve_augmentation
+from ._preprocessing import VERSION, Augmentation, augment_canvas, resolve_augmentation
 
 Batch = tuple[torch.Tensor, list[torch.Tensor]]
 
@@ -156,11 +156,20 @@ def make_training_set(
 
 def make_views(estimator: BaseEstimator, count: int) -> Views:
     """Return `count` augmented views of each image, drawn by `random_state` alone, so that folds share them."""
-    name = estimator.augment if isinstance(estimator.augment, str) else None
+    name = f"{estimator.augment} {VERSION}" if isinstance(estimator.augment, str) else None
     seed = int(estimator.random_state) if isinstance(estimator.random_state, Integral) else 0
     augment = resolve_augmentation(estimator.augment)
     assert augment is not None  # the callers ask only where there is one
     return Views(augment, name, count, seed)
+
+
+def resolve_tta(estimator: BaseEstimator) -> int:
+    """Return over how many views of an image, itself among them, predictions are averaged."""
+    if estimator.augment is None:
+        return 1
+    if estimator.tta == "auto":
+        return 4 if estimator.augment == "any_orientation" else 1
+    return int(estimator.tta)
 
 
 class EvenBatches:

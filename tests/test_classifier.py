@@ -249,6 +249,15 @@ def test_tta_averages_the_image_and_its_views(tiny, freeze):
     np.testing.assert_allclose(clf.set_params(tta=3).predict_proba(DIGITS).sum(axis=1), 1, atol=1e-5)
 
 
+@pytest.mark.parametrize(("augment", "tta"), [("any_orientation", 4), ("photo", 1), ("text", 1), (None, 1)])
+def test_tta_auto(tiny, augment, tta):
+    clf = tiny.set_params(augment=augment, max_epochs=1, freeze="all", n_views=1).fit(DIGITS, TARGET)
+    automatic = clf.predict_proba(DIGITS)
+    np.testing.assert_array_equal(automatic, clf.set_params(tta=tta).predict_proba(DIGITS))
+    other = clf.set_params(tta=2).predict_proba(DIGITS)
+    assert np.array_equal(automatic, other) == (augment is None)
+
+
 def test_tta_without_augmentation_looks_at_the_image_alone(tiny, computed):
     clf = tiny.fit(DIGITS, TARGET)
     assert np.array_equal(clf.predict_proba(DIGITS), clf.set_params(tta=1).predict_proba(DIGITS))

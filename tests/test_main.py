@@ -1,5 +1,6 @@
-"""Every command as a process, on real files; with bad input a message and an exit code, never a traceback."""
+"""Every command on real files, also as a process; with bad input a message and an exit code, never a traceback."""
 
+import contextlib
 import csv
 import importlib.util
 import io
@@ -28,13 +29,22 @@ COMMANDS = {  # each with what it needs beside the folder
 COUNTED = ("recommend", "compare", "train")  # those that want a folder per class
 
 
-def run(*arguments, cwd, code=0):
+def run_process(*arguments, cwd, code=0):
     """Run a command, and return what it wrote to its output and to its errors."""
     command = [sys.executable, "-m", "sktransfer", *map(str, arguments)]
     done = subprocess.run(command, cwd=cwd, capture_output=True, text=True)
     assert "Traceback" not in done.stderr
     assert done.returncode == code, done.stderr
     return done.stdout, done.stderr
+
+
+def run(*arguments, cwd, code=0):
+    """Do the same within this process, which need not import torch again."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.chdir(cwd), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        returned = main(list(map(str, arguments)))
+    assert returned == code, err.getvalue()
+    return out.getvalue(), err.getvalue()
 
 
 def write_crops(photo, folder, n, seed):
@@ -98,14 +108,14 @@ def test_demo_runs_through(monkeypatch, capsys, tmp_path):
 
 
 def test_recommend(photos):
-    out, _ = run("recommend", photos, *SMALL, cwd=photos.parent)
+    out, _ = run_process("recommend", photos, *SMALL, cwd=photos.parent)
     assert out.startswith("Recommended: features + linear")
     assert "20 images in 2 classes" in out and "Expected minutes" in out
 
 
 def test_compare(photos):
     options = ["--strategy", "features + linear", "--strategy", "dense head", "--cv", "3", "--out", "out", *SMALL]
-    out, err = run("compare", photos, *options, cwd=photos.parent)
+    out, err = run_process("compare", photos, *options, cwd=photos.parent)
     assert "features + linear" in out and "dense head" in out and "Report: out/report.html" in out
     table = pd.read_csv(photos.parent / "out" / "scores.csv", index_col="strategy")
     assert list(table.index) == ["features + linear", "dense head"]
@@ -129,13 +139,13 @@ def test_compare_keeps_copies_together(photos):
     assert "near-identical" not in run("compare", photos, *options, "--keep-copies-together", cwd=photos.parent)[1]
 
 
-@pytest.mark.parametrize("strategy", [[], ["--strategy", "features + SVM"]])
+@pytest.mark.parametrize("strategy", [[], pytest.param(["--strategy", "features + SVM"], marks=pytest.mark.slow)])
 def test_train_and_predict(photos, strategy):
-    out, _ = run("train", photos, *strategy, "-o", "model", *SMALL, cwd=photos.parent)
+    out, _ = run_process("train", photos, *strategy, "-o", "model", *SMALL, cwd=photos.parent)
     assert "trained on 20 images in 2 classes: model" in out
     (photos / "china" / "deeper").mkdir()
     shutil.copy(photos / "flower" / "3.png", photos / "china" / "deeper" / "3.PNG")
-    out, _ = run("predict", "model", photos, cwd=photos.parent)
+    out, _ = run_process("predict", "model", photos, cwd=photos.parent)
     run("predict", "model", photos, "-o", "labels.csv", cwd=photos.parent)
     assert (photos.parent / "labels.csv").read_text() == out
     rows = list(csv.DictReader(io.StringIO(out)))
@@ -150,7 +160,9 @@ def test_train_and_predict(photos, strategy):
 
 def test_extract(photos):
     run("extract", photos, "-o", "f.npy", *SMALL, cwd=photos.parent)
-    run("extract", photos, "-o", "f.parquet", "--layer", "stage2", "--memory", "kept", *SMALL, cwd=photos.parent)
+    run_process(
+        "extract", photos, "-o", "f.parquet", "--layer", "stage2", "--memory", "kept", *SMALL, cwd=photos.parent
+    )
     features = np.load(photos.parent / "f.npy")
     paths = (photos.parent / "f.txt").read_text().splitlines()
     expected = sktransfer.PretrainedCNNFeatures(image_size=64).fit_transform(paths)
@@ -164,7 +176,7 @@ def test_check(photos):
     assert run("check", photos, cwd=photos.parent)[0] == "20 images, 0 unreadable, 0 groups of near-identical ones\n"
     (photos / "china" / "0.png").write_bytes(b"no picture")
     Image.open(photos / "flower" / "1.png").save(photos / "flower" / "z.jpg", quality=50)
-    out, _ = run("check", photos, "--quiet", cwd=photos.parent, code=1)
+    out, _ = run_process("check", photos, "--quiet", cwd=photos.parent, code=1)
     assert "unreadable: " in out and "china/0.png: " in out
     assert "near-identical: " in out and "flower/1.png, " in out and "flower/z.jpg" in out
     assert out.endswith("21 images, 1 unreadable, 1 groups of near-identical ones\n")
@@ -180,7 +192,7 @@ def test_progress_bar(photos):
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_missing_folder(command, tmp_path):
-    _, err = run(command, "nowhere", *COMMANDS[command], cwd=tmp_path, code=1)
+    _, err = run_process(command, "nowhere", *COMMANDS[command], cwd=tmp_path, code=1)
     assert "Error: There is no folder 'nowhere'." in err
     assert list(tmp_path.iterdir()) == []
 
