@@ -135,7 +135,8 @@ def test_compare_keeps_copies_together(photos):
     for quality in (50, 70, 90):
         Image.open(photos / "china" / "0.png").save(photos / "china" / f"{quality}.jpg", quality=quality)
     options = ["--strategy", "features + linear", "--cv", "3", *SMALL]
-    assert "near-identical" in run("compare", photos, *options, cwd=photos.parent)[1]
+    with pytest.warns(UserWarning, match="near-identical"):  # a line on the screen, see test_warnings_are_one_line
+        run("compare", photos, *options, cwd=photos.parent)
     assert "near-identical" not in run("compare", photos, *options, "--keep-copies-together", cwd=photos.parent)[1]
 
 
@@ -266,3 +267,12 @@ def test_ctrl_c(monkeypatch, capsys, photos):
     monkeypatch.setattr("sktransfer.find_bad_images", interrupted, raising=False)
     assert main(["check", str(photos)]) == 130
     assert capsys.readouterr().err.strip() == "Stopped."
+
+
+def test_warnings_are_one_line(photos):
+    """Outside of pytest, which records them, they go to the errors."""
+    for quality in (50, 70, 90):
+        Image.open(photos / "china" / "0.png").save(photos / "china" / f"{quality}.jpg", quality=quality)
+    options = ["--strategy", "features + linear", "--cv", "3", *SMALL]
+    _, err = run_process("compare", photos, *options, cwd=photos.parent)
+    assert err.startswith("Warning: ") and "near-identical" in err and err.count("\n") == 1
