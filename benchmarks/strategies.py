@@ -146,10 +146,11 @@ def run(problems: list[str], n: int | None, minutes: float, image_size: int | No
     """Run the cells that are not finished; keep them unless this is a try on fewer images."""
     a_try = n is not None or image_size is not None
     done = {} if a_try else finished()
-    for name in problems:
-        todo = [kind for kind in KINDS if (name, kind) not in done]
-        images = images_of(name, n) if todo else None
-        for kind in todo:
+    for kind in KINDS:  # a recommendation may take longest
+        for name in problems:
+            if (name, kind) in done:
+                continue
+            images = images_of(name, n)
             print(f"\n{name}, {kind} …", flush=True)
             earlier = {other: cell for (problem, other), cell in done.items() if problem == name}
             cell = KINDS[kind](images, earlier, minutes, image_size=image_size)
