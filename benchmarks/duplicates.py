@@ -211,7 +211,7 @@ def processor() -> str:
 
 def save(results: dict) -> None:
     """Write the figures and the report."""
-    RESULTS.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+    RESULTS.write_text(json.dumps(results, ensure_ascii=False) + "\n")
     REPORT.write_text(report(results))
 
 
