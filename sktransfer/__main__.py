@@ -117,7 +117,7 @@ def compare(
         verbose=int(not quiet),
         **params,
     )
-    facts = f"{len(photos.data)} images in {len(photos.target_names)} classes, {cv} folds. {directory.resolve()}"
+    facts = f"{len(photos.data)} images in {len(photos.target_names)} classes, {cv} folds."
     page = write_report(comparison, out, title=f"Strategies for {directory.resolve().name}", facts=facts)
     click.echo(f"{comparison.summary()}\n\nReport: {page}")
 

@@ -23,6 +23,7 @@ import secrets
 import time
 import zipfile
 from collections.abc import Iterator
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -251,8 +252,9 @@ def _holds_estimators(value: Any) -> bool:
 def _write_whole(path: Path, content: bytes) -> None:
     """Write a file aside and rename it, so that nobody ever sees half of it, not even after a power cut."""
     for abandoned in path.parent.glob(f".{glob.escape(path.name)}-*.tmp"):  # by a writer that was killed
-        if time.time() - abandoned.stat().st_mtime > _ABANDONED:
-            abandoned.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):  # another process was faster
+            if time.time() - abandoned.stat().st_mtime > _ABANDONED:
+                abandoned.unlink()
     aside = path.with_name(f".{path.name}-{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
         with open(aside, "xb") as file:

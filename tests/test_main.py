@@ -197,10 +197,8 @@ def test_missing_folder(command, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", [name for name in COMMANDS if name != "check"])  # which lists them
 def test_corrupt_image(command, photos):
-    if command == "check":
-        pytest.skip("it lists them: test_check")
     (photos / "china" / "4.png").write_bytes((photos / "china" / "4.png").read_bytes()[:2000])
     _, err = run(command, photos, *COMMANDS[command], cwd=photos.parent, code=1)
     assert err.startswith("Error: Cannot read image ") and "china/4.png" in err and "truncated" in err
