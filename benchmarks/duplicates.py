@@ -155,7 +155,7 @@ def timed(n: int) -> dict:
     looked = time.perf_counter()
     pairs = _duplicates._candidates(looks[0][-1][:, 0])
     searched = time.perf_counter()
-    _duplicates._are_copies(pairs, *looks, 1.5)
+    _duplicates._are_copies(pairs, *looks, 2.0)
     compared = time.perf_counter()
     return {"decode": looked - start, "search": searched - looked, "compare": compared - searched, "pairs": len(pairs)}
 

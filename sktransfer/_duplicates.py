@@ -51,7 +51,7 @@ _PAIRS = 256  # compared at a time, so that they stay in the processor's cache
     },
     prefer_skip_nested_validation=True,
 )
-def find_duplicates(X, *, tolerance=1.5, image_shape=None, value_range="auto", n_jobs=None, verbose=0):
+def find_duplicates(X, *, tolerance=2.0, image_shape=None, value_range="auto", n_jobs=None, verbose=0):
     """Group images that are copies of each other, such as re-encoded, resized or brightened ones.
 
     Copies that lie on both sides of a split make a score too good. The groups go to the splitters that keep groups
@@ -62,7 +62,7 @@ def find_duplicates(X, *, tolerance=1.5, image_shape=None, value_range="auto", n
     X : images
         A list, Series or array of file paths, file contents (bytes), PIL images, arrays or tensors, of any sizes; or
         one array (n, H, W), (n, H, W, C) or (n, C, H, W); or flat rows with `image_shape`.
-    tolerance : float, default=1.5
+    tolerance : float, default=2.0
         How much copies may differ, after the best change of brightness and contrast: so many times as much as one of
         them changes when it is written as a JPEG of quality 50. 0 finds identical thumbnails only.
     image_shape : tuple of int, default=None
@@ -247,7 +247,9 @@ def _residual(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     # In grey, which JPEG keeps better than colour; but it is the colours that are cut off.
     expected, seen = (_grey(values) for values in (np.clip(gain * x + mean, 0, 255), y))
     contrast = np.minimum(_deviation(expected, whole), _deviation(seen, whole)).clip(0.5)
-    difference = np.sqrt((whole * (expected - seen) ** 2).sum(axis=1) / np.maximum(whole.sum(axis=1), 1))
+    # White agrees whatever was cut off there, so the difference is spread over the rest alone.
+    spread_over = np.maximum(whole.sum(axis=1) * free.mean(axis=1), 1)
+    difference = np.sqrt((whole * (expected - seen) ** 2).sum(axis=1) / spread_over)
     comparable = (gain[:, 0] > 0) & (gain[:, 0] <= MOST_GAIN) & (whole.mean(axis=1) >= LEAST_SEEN)
     return np.where(comparable, difference / contrast, np.inf)
 

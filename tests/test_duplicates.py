@@ -73,3 +73,11 @@ def test_one_image_and_threads():
 def test_unreadable_image_is_named():
     with pytest.raises(ImageError, match="image 1"):
         find_duplicates([PATTERNS[0], b"no image"])
+
+
+def test_what_is_white_in_both_is_no_likeness():
+    wave = np.sin(np.arange(64) / 10)
+    plain, crossed = (np.full((192, 192), 255, dtype=np.uint8) for _ in range(2))
+    plain[64:128, 64:128] = 100 + 12 * wave
+    crossed[64:128, 64:128] = 100 + 12 * wave + 10 * wave[:, None]
+    assert find_duplicates([plain, crossed, encoded(plain)]).tolist() == [0, 1, 0]
