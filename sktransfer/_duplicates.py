@@ -88,8 +88,8 @@ def find_duplicates(X, *, tolerance=2.0, image_shape=None, value_range="auto", n
     Notes
     -----
     Images are compared as squares of at most 48 × 48 pixels, whatever their aspect ratio. Mirrored, turned and cropped
-    images are no copies, nor are grey copies of colour images. Images without any contrast are copies only if they
-    are equal. Decoding takes most of the time; the thumbnails take 16 KB of memory an image.
+    images are no copies, nor are grey copies of colour images. Images without any contrast, and those of fewer than
+    14 pixels a side, are copies only if they are equal. Decoding takes most of the time; the thumbnails take 16 KB of memory an image.
 
     Examples
     --------
@@ -124,7 +124,7 @@ def _looks(images: Images, n_jobs: int | None, verbose: int) -> tuple[list[np.nd
     thumbnails : list of ndarray of shape (n, 2, side² · 3), uint8
         One for each of `SIDES`.
     levels : ndarray of shape (n,), int
-        Positions in `SIDES`.
+        Positions in `SIDES`; -1 where the image is too small for any.
     noise : ndarray of shape (n_sides, n)
         In units of the thumbnail's contrast.
     """
@@ -133,7 +133,7 @@ def _looks(images: Images, n_jobs: int | None, verbose: int) -> tuple[list[np.nd
     def look(i: int) -> tuple[list[np.ndarray], list[np.ndarray], int]:
         image = Image.fromarray(images.decode(i, least_side))
         side = min(image.size)
-        level = sum(side >= PIXELS * s for s in SIDES[1:])
+        level = sum(side >= PIXELS * s for s in SIDES) - 1
         if side > least_side:
             shrink = least_side / side
             image = image.resize((round(shrink * image.width), round(shrink * image.height)), Image.Resampling.BILINEAR)

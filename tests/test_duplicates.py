@@ -5,6 +5,7 @@ import io
 import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
+from sklearn.datasets import load_digits
 
 from sktransfer import ImageError, find_duplicates
 from sktransfer.datasets import make_wallpaper_groups
@@ -59,6 +60,12 @@ def test_small_copies_are_compared_at_their_size(side):
     small = [Image.fromarray(image).resize((side, side), Image.Resampling.BILINEAR) for image in PATTERNS[:3]]
     smaller = [image.resize((side * 2 // 3,) * 2, Image.Resampling.BICUBIC) for image in small]
     assert find_duplicates([*small, *smaller]).tolist() == [0, 1, 2, 0, 1, 2]
+
+
+def test_the_smallest_images_are_copies_only_if_equal():
+    digits = np.rint(load_digits().images[:400] * 255 / 16).astype(np.uint8)
+    groups = find_duplicates([*digits, *digits])
+    assert groups.tolist() == [*range(400), *range(400)]
 
 
 def test_no_tolerance_leaves_equal_images():
