@@ -2,6 +2,7 @@
 
     python benchmarks/strategies.py                       # runs what is not finished yet, writes the report
     python benchmarks/strategies.py --problem clothing    # this problem alone
+    python benchmarks/strategies.py --kind cost --again   # once more; the report takes the median of the ratios
     python benchmarks/strategies.py --report              # the report alone
     python benchmarks/strategies.py --images 60 --minutes 0.5 --image-size 64    # a try; keeps nothing
 
@@ -136,19 +137,23 @@ KINDS: dict[str, Callable[..., Cell]] = {
 
 def finished() -> dict[tuple[str, str], Cell]:
     """Return the finished cells by problem and kind; of several the last."""
-    if not RESULTS.exists():
-        return {}
-    cells = map(json.loads, RESULTS.read_text().splitlines())
-    return {(cell["problem"], cell["kind"]): cell for cell in cells}
+    return {(cell["problem"], cell["kind"]): cell for cell in all_finished()}
 
 
-def run(problems: list[str], n: int | None, minutes: float, image_size: int | None) -> None:
-    """Run the cells that are not finished; keep them unless this is a try on fewer images."""
+def all_finished() -> list[Cell]:
+    """Return the finished cells in the order in which they were run."""
+    return list(map(json.loads, RESULTS.read_text().splitlines())) if RESULTS.exists() else []
+
+
+def run(
+    problems: list[str], kinds: list[str], again: bool, n: int | None, minutes: float, image_size: int | None
+) -> None:
+    """Run the cells that are not finished, or all again; keep them unless this is a try on fewer images."""
     a_try = n is not None or image_size is not None
     done = {} if a_try else finished()
-    for kind in KINDS:  # a recommendation may take longest
+    for kind in kinds:  # a recommendation may take longest
         for name in problems:
-            if (name, kind) in done:
+            if (name, kind) in done and not again:
                 continue
             images = images_of(name, n)
             print(f"\n{name}, {kind} …", flush=True)
@@ -205,24 +210,35 @@ def report(cells: dict[tuple[str, str], Cell]) -> list[str]:
         "|---|---|---|---|---|",
     ]
     for name in PROBLEMS:
-        if cell := cells.get((name, "cost")):
-            extraction, training, compared = cell["extraction"], cell["training"], cell["compared"]
-            beyond = (compared - training) / extraction
-            lines.append(f"| {name} | {extraction:.1f} | {training:.1f} | {compared:.1f} | {beyond:.2f} |")
+        runs = [cell for cell in all_finished() if (cell["problem"], cell["kind"]) == (name, "cost")]
+        lines += [
+            f"| {name} | {run['extraction']:.1f} | {run['training']:.1f} | {run['compared']:.1f} | {in_extractions(run):.2f} |"
+            for run in runs
+        ]
+        if len(runs) > 1:
+            lines.append(f"| {name} | | | median | {np.median(list(map(in_extractions, runs))):.2f} |")
     return [*lines, ""]
+
+
+def in_extractions(run: Cell) -> float:
+    """Return what a comparison cost beyond training, in extractions."""
+    return (run["compared"] - run["training"]) / run["extraction"]
 
 
 def main() -> None:
     """Run and report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--problem", nargs="+", choices=list(PROBLEMS), default=list(PROBLEMS))
+    parser.add_argument("--kind", nargs="+", choices=list(KINDS), default=list(KINDS))
+    parser.add_argument("--again", action="store_true", help="run finished ones too")
     parser.add_argument("--minutes", type=float, default=10, help="the budget")
     parser.add_argument("--images", type=int, help="a try on so many images")
     parser.add_argument("--image-size", type=int, help="a try with smaller images")
     parser.add_argument("--report", action="store_true", help="run nothing")
     arguments = parser.parse_args()
     if not arguments.report:
-        run(arguments.problem, arguments.images, arguments.minutes, arguments.image_size)
+        sizes = arguments.images, arguments.minutes, arguments.image_size
+        run(arguments.problem, arguments.kind, arguments.again, *sizes)
     if cells := finished():
         text = "\n".join(report(cells))
         REPORT.write_text(text)
