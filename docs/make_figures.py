@@ -19,7 +19,6 @@ from sklearn.model_selection import (
     GridSearchCV,
     LearningCurveDisplay,
     StratifiedKFold,
-    cross_val_score,
     train_test_split,
 )
 from sklearn.pipeline import make_pipeline
@@ -34,6 +33,7 @@ from sktransfer import (
     PretrainedCNNFeatures,
     StrategyComparisonDisplay,
     TrainingHistoryDisplay,
+    compare_strategies,
     make_feature_classifier,
 )
 from sktransfer.datasets import load_elpv
@@ -93,11 +93,7 @@ def draw_comparison() -> Any:
         "fine-tuned, freeze=6": FineTunedCNNClassifier(**tuned, freeze=6),
         "fine-tuned, freeze=4": FineTunedCNNClassifier(**tuned, freeze=4),
     }
-    comparison = SimpleNamespace(scores_={}, seconds_={}, left_out_={}, scoring="accuracy")
-    for name, estimator in strategies.items():
-        start = time.perf_counter()
-        comparison.scores_[name] = cross_val_score(estimator, cells.X_few, cells.y_few, cv=FOLDS, error_score="raise")
-        comparison.seconds_[name] = time.perf_counter() - start
+    comparison = compare_strategies(cells.X_few, cells.y_few, strategies=strategies, cv=FOLDS, refit=False)
     return StrategyComparisonDisplay.from_comparison(comparison)
 
 
@@ -105,7 +101,7 @@ def draw_freeze_depth() -> Any:
     """Search the depth together with the learning rate of the pretrained stages."""
     cells = load_cells()
     clf = FineTunedCNNClassifier(image_size=TINY, max_epochs=4, random_state=0)
-    grid = {"freeze": [5, 6, 7, "all"], "lr_factor": [0.1, 0.02]}
+    grid = {"freeze": [3, 4, 5, 6, 7, "all"], "lr_factor": [0.1, 0.02]}
     search = GridSearchCV(clf, grid, cv=FOLDS, refit=False, error_score="raise").fit(cells.X_few, cells.y_few)
     return FreezeDepthDisplay.from_search(search)
 
