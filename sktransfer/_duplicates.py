@@ -160,16 +160,20 @@ def _looks(images: Images, n_jobs: int | None, verbose: int) -> tuple[list[np.nd
 
 def _thumbnails(image: Image.Image) -> list[np.ndarray]:
     """Return thumbnails, uint8 (2, side² · 3): the values, `WHITE` where they are cut off; and 1 where partly so."""
-    cut_off = image.point(([0] * CUT_OFF + [255] * (256 - CUT_OFF)) * 3)
+    cut_off = None
+    if np.asarray(image).max() >= CUT_OFF:
+        cut_off = image.point(([0] * CUT_OFF + [255] * (256 - CUT_OFF)) * 3)
     thumbnails = []
     for side in reversed(SIDES):
-        small = image.resize((side, side), Image.Resampling.BICUBIC)
-        small_cut_off = cut_off.resize((side, side), Image.Resampling.BILINEAR)
-        share = np.asarray(small_cut_off)
-        values = np.asarray(small).clip(max=WHITE - 1)
-        values[share > 255 * (1 - A_LITTLE)] = WHITE
-        partly = (share > 255 * A_LITTLE) & (share <= 255 * (1 - A_LITTLE))
-        thumbnails.append(np.stack([values.ravel(), partly.ravel()]))
+        small, small_cut_off = image.resize((side, side), Image.Resampling.BICUBIC), None
+        seen = np.zeros((2, side, side, 3), dtype=np.uint8)
+        seen[0] = np.minimum(small, WHITE - 1)
+        if cut_off is not None:
+            small_cut_off = cut_off.resize((side, side), Image.Resampling.BILINEAR)
+            share = np.asarray(small_cut_off)
+            seen[0, share > 255 * (1 - A_LITTLE)] = WHITE
+            seen[1] = (share > 255 * A_LITTLE) & (share <= 255 * (1 - A_LITTLE))
+        thumbnails.append(seen.reshape(2, -1))
         if side <= min(image.size):  # the next is made from this one, which is quicker
             image, cut_off = small, small_cut_off
     return thumbnails[::-1]
