@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -102,14 +103,33 @@ def report(cells: dict[str, dict[str, Any]]) -> list[str]:
     for candidate in order:
         scores = [cells[name]["scores"][candidate] for name in (FULL, *RANKINGS)]
         lines.append(f"| {candidate} | {' | '.join(f'{score:.3f}' for score in scores)} |")
-    lines += ["", "| | Kendall's tau | seconds | share of the full time |", "|---|---|---|---|"]
+    lines += [
+        "",
+        "| | Kendall's tau | clear pairs in order | seconds | share of the full time |",
+        "|---|---|---|---|---|",
+    ]
+    pairs = clear_pairs(full, order)
     for name in (FULL, *RANKINGS):
         cell = cells[name]
         tau = kendalltau([full["scores"][c] for c in order], [cell["scores"][c] for c in order]).statistic
-        lines.append(f"| {name} | {tau:.2f} | {cell['seconds']:.0f} | {cell['seconds'] / full['seconds']:.2f} |")
+        in_order = sum(cell["scores"][better] > cell["scores"][worse] for better, worse in pairs)
+        share = cell["seconds"] / full["seconds"]
+        lines.append(f"| {name} | {tau:.2f} | {in_order} of {len(pairs)} | {cell['seconds']:.0f} | {share:.2f} |")
+    lines += ["", "Clear: the full cross-validation puts them further apart than two standard errors of a difference."]
     pace = cells[next(iter(RANKINGS))]["milliseconds"]
     lines += ["", f"Milliseconds an image: {', '.join(f'{name} {ms:.1f}' for name, ms in sorted(pace.items()))}.", ""]
     return lines
+
+
+def clear_pairs(full: dict[str, Any], order: list[str]) -> list[tuple[str, str]]:
+    """Return the pairs, the better first, that lie further apart than two standard errors of a difference."""
+    pairs = []
+    for better, worse in combinations(order, 2):
+        p, q = full["scores"][better], full["scores"][worse]
+        error = np.sqrt((p * (1 - p) + q * (1 - q)) / full["images"])
+        if p - q > 2 * error:
+            pairs.append((better, worse))
+    return pairs
 
 
 def main() -> None:

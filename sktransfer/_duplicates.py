@@ -89,7 +89,8 @@ def find_duplicates(X, *, tolerance=2.0, image_shape=None, value_range="auto", n
     -----
     Images are compared as squares of at most 48 × 48 pixels, whatever their aspect ratio. Mirrored, turned and cropped
     images are no copies, nor are grey copies of colour images. Images without any contrast, and those of fewer than
-    14 pixels a side, are copies only if they are equal. Decoding takes most of the time; the thumbnails take 16 KB of memory an image.
+    14 pixels a side, are copies only if they are equal. Decoding takes most of the time; the thumbnails take 16 KB of
+    memory an image.
 
     Examples
     --------
@@ -167,7 +168,7 @@ def _thumbnails(image: Image.Image) -> list[np.ndarray]:
     for side in reversed(SIDES):
         small, small_cut_off = image.resize((side, side), Image.Resampling.BICUBIC), None
         seen = np.zeros((2, side, side, 3), dtype=np.uint8)
-        seen[0] = np.minimum(small, WHITE - 1)
+        seen[0] = np.asarray(small).clip(max=WHITE - 1)
         if cut_off is not None:
             small_cut_off = cut_off.resize((side, side), Image.Resampling.BILINEAR)
             share = np.asarray(small_cut_off)
