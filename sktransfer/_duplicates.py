@@ -103,8 +103,9 @@ def find_duplicates(X, *, tolerance=2.0, image_shape=None, value_range="auto", n
     images = as_images(X, image_shape=image_shape, value_range=value_range)
     thumbnails, levels, noise = _looks(images, n_jobs, verbose)
     # Equal thumbnails are one node of the graph: a crowd of them would fill each other's neighbourhoods.
-    _, first, node = np.unique(thumbnails[-1][:, 0], axis=0, return_index=True, return_inverse=True)
-    node = node.ravel()
+    nodes: dict[bytes, int] = {}
+    node = np.array([nodes.setdefault(look.tobytes(), len(nodes)) for look in thumbnails[-1][:, 0]])
+    first = np.unique(node, return_index=True)[1]
     pairs = first[_candidates(thumbnails[-1][first, 0])]
     pairs = pairs[_are_copies(pairs, thumbnails, levels, noise, tolerance)]
     left, right = node[pairs].T
