@@ -271,14 +271,14 @@ class _Lookup:
         # A stored map at a shallower cut saves the decoding and the stages before it.
         deepest = cuts[0] if pooling is not None else cuts[0] - 1
         self.maps = [(start, f"{common}|{(start,)}|None") for start in range(deepest, 0, -1)]
-        # Stored features of every stage hold those asked for.
+        # Where rows are found, and which of their columns: stored features of every stage hold those asked for.
+        self.sources: list[tuple[str, np.ndarray | None]] = [(self.namespace, None)]
         every = tuple(range(1, len(extractor.backbone.stages) + 1))
-        self.every = f"{common}|{every}|{pooling}"
-        self.columns: np.ndarray | None = None
         if self.store is not None and pooling is not None and cuts != every:
             ends = np.cumsum(feature_counts(extractor.backbone, every, pooling))
             of_stage = np.split(np.arange(ends[-1]), ends[:-1])
-            self.columns = np.concatenate([of_stage[cut - 1] for cut in cuts])
+            columns = np.concatenate([of_stage[cut - 1] for cut in cuts])
+            self.sources.append((f"{common}|{every}|{pooling}", columns))
 
     def __call__(self, slots: range) -> list[_Prepared]:
         return [row for slot in slots for row in self._rows_or_fault(slot)]
@@ -316,10 +316,15 @@ class _Lookup:
         if self.store is None:
             return _Prepared(slot, None, 0, _NOTHING)
         key = row_key(self.namespace, content, view)
-        row = self.store.get(key)
-        if row is None and self.columns is not None:
-            wider = self.store.get(row_key(self.every, content, view))
-            row = wider[self.columns] if wider is not None else None
+        row = None
+        for source in self.sources:
+            namespace, columns = source
+            row = self.store.get(row_key(namespace, content, view))
+            if row is not None:
+                row = row if columns is None else row[columns]
+                if source is not self.sources[0]:
+                    self.sources = self.sources[::-1]  # the next is likely in the same place, and a miss costs a look
+                break
         self.store.count(found=row is not None)
         if row is not None:
             return _Prepared(slot, key, None, row)
