@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
-from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import Pipeline
 from sklearn.utils._param_validation import StrOptions
@@ -17,6 +16,7 @@ from ._backbones import Backbone
 from ._bad_images import listed
 from ._engines import POOLINGS, feature_counts
 from ._inputs import SHARED_CONSTRAINTS, check_images, make_extractor, resolve_backbone, resolve_stage
+from ._linear import OneThreadLogisticRegression
 
 
 class PretrainedCNNFeatures(TransformerMixin, BaseEstimator):
@@ -283,5 +283,5 @@ def make_feature_classifier(*, cv=5, n_jobs=None, **params):
     >>> clf.fit(["cat1.jpg", "cat2.jpg", "dog1.jpg"], ["cat", "cat", "dog"])  # doctest: +SKIP
     """
     features = PretrainedCNNFeatures(**{"layer": "all", "normalize": True, **params})
-    search = GridSearchCV(LogisticRegression(max_iter=1000), {"C": [1, 10, 100, 1000]}, cv=cv, n_jobs=n_jobs)
+    search = GridSearchCV(OneThreadLogisticRegression(max_iter=1000), {"C": [1, 10, 100, 1000]}, cv=cv, n_jobs=n_jobs)
     return Pipeline([("features", features), ("classifier", search)])

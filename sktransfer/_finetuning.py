@@ -12,12 +12,12 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator
-from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from ._backbones import Backbone
 from ._engines import CACHED_IMAGES, CutNetwork, feature_counts, pool, resolve_device
+from ._linear import OneThreadLogisticRegression
 
 LABEL_SMOOTHING = 0.1
 GRADIENT_NORM = 1.0  # longer gradients are cut to this length
@@ -179,7 +179,7 @@ def fit_first_head(network: TunedNetwork, features: np.ndarray, labels: np.ndarr
     if len(linears) > 1 or len(np.unique(labels[weights > 0])) < linears[-1].out_features:
         return
     scaler = StandardScaler().fit(features)
-    regression = LogisticRegression(C=0.01, max_iter=200)
+    regression = OneThreadLogisticRegression(C=0.01, max_iter=200)
     regression.fit(scaler.transform(features), labels, sample_weight=weights)
     coef, intercept = regression.coef_, regression.intercept_
     if len(coef) == 1:  # two classes share one row; split it between their logits

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.base import clone
-from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 from sklearn.utils import _safe_indexing
 from sklearn.utils._param_validation import StrOptions, validate_params
@@ -17,6 +16,7 @@ from ._costs import pilot_rows, sample_rows, seconds_of_features
 from ._extraction import progress_bar
 from ._features import PretrainedCNNFeatures
 from ._inputs import check_folds, check_labels
+from ._linear import OneThreadLogisticRegression
 
 PROBE_C = 100.0  # for features of norm 1; 1,000 was worse on ELPV, clothing, wallpaper groups and Fashion-MNIST
 
@@ -135,7 +135,11 @@ def rank_backbones(
                 else:
                     folds = StratifiedKFold(cv, shuffle=True, random_state=random_state)
                     scores = cross_val_score(
-                        LogisticRegression(C=PROBE_C, max_iter=1000), features, labels, cv=folds, error_score="raise"
+                        OneThreadLogisticRegression(C=PROBE_C, max_iter=1000),
+                        features,
+                        labels,
+                        cv=folds,
+                        error_score="raise",
                     )
                     score, spread = scores.mean(), scores.std(ddof=1)
                 ranking.append(RankedBackbone(backbone, layer, float(score), float(spread), milliseconds))

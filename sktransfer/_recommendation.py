@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator
-from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 from sklearn.utils import _safe_indexing
 
@@ -16,6 +15,7 @@ from ._costs import measure_cost, sample_rows
 from ._features import PretrainedCNNFeatures
 from ._images import as_images
 from ._inputs import check_labels
+from ._linear import OneThreadLogisticRegression
 from ._ranking import PROBE_C
 from ._strategies import LINEAR, SCRATCH, make_strategies
 
@@ -184,7 +184,7 @@ def _probe(X: Any, y: np.ndarray, params: dict[str, Any], random_state: int) -> 
     features = transformer.fit_transform(X)
     ends = np.cumsum(list(transformer._feature_counts.values()))
     first_half, last = features[:, : ends[len(ends) // 2 - 1]], features[:, ends[-2] :]
-    probe = LogisticRegression(C=PROBE_C, max_iter=1000)
+    probe = OneThreadLogisticRegression(C=PROBE_C, max_iter=1000)
     skills = [
         float((cross_val_score(probe, part, y, cv=folds, error_score="raise").mean() - chance) / (1 - chance))
         for part in (last, first_half)
