@@ -69,7 +69,7 @@ class FineTunedCNNClassifier(ClassifierMixin, BaseEstimator):
         image once, keeps their activations at the cut, and picks one of them each epoch, which is many times faster.
     tta : int or "auto", default="auto"
         Test-time augmentation: with `augment`, `predict_proba` averages over so many views of each image, itself and
-        augmented ones, always the same. ``"auto"`` is 4 for ``"any_orientation"``, else 1, the image alone.
+        augmented ones, always the same. ``"auto"`` is 8 for ``"any_orientation"``, else 1, the image alone.
     head_hidden : tuple of int, default=()
         Widths of dense layers between the features and the classes.
     dropout : float, default=0.2

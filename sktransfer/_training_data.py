@@ -168,7 +168,7 @@ def resolve_tta(estimator: BaseEstimator) -> int:
     if estimator.augment is None:
         return 1
     if estimator.tta == "auto":
-        return 4 if estimator.augment == "any_orientation" else 1
+        return 8 if estimator.augment == "any_orientation" else 1  # as many as a square has orientations
     return int(estimator.tta)
 
 

@@ -249,7 +249,7 @@ def test_tta_averages_the_image_and_its_views(tiny, freeze):
     np.testing.assert_allclose(clf.set_params(tta=3).predict_proba(DIGITS).sum(axis=1), 1, atol=1e-5)
 
 
-@pytest.mark.parametrize(("augment", "tta"), [("any_orientation", 4), ("photo", 1), ("text", 1), (None, 1)])
+@pytest.mark.parametrize(("augment", "tta"), [("any_orientation", 8), ("photo", 1), ("text", 1), (None, 1)])
 def test_tta_auto(tiny, augment, tta):
     clf = tiny.set_params(augment=augment, max_epochs=1, freeze="all", n_views=1).fit(DIGITS, TARGET)
     automatic = clf.predict_proba(DIGITS)
