@@ -192,7 +192,8 @@ def draw(cells: pd.DataFrame, path: Path) -> None:
     full = {"elpv": 1968}
     for ax, kind, title in zip(axes, ("fashion", "elpv"), ("Fashion-MNIST", "ELPV solar cells"), strict=True):
         parts = cells.problem.str.split("-")
-        rows = cells[(parts.str[0] == kind) & (cells.strategy.isin(LINEAR_AND_TUNED))].copy()
+        rows = cells[(parts.str[0] == kind) & (cells.strategy.isin(LINEAR_AND_TUNED))]
+        rows = rows.groupby(["problem", "seed"]).filter(lambda cell: len(cell) == 2)  # the same images for both
         rows["n"] = [int(full.get(name, name.split("-")[-1 if "all" not in name else 1])) for name in rows.problem]
         for strategy in LINEAR_AND_TUNED:
             curve = rows[rows.strategy == strategy].groupby("n").accuracy
