@@ -55,7 +55,7 @@ class FineTunedCNNClassifier(ClassifierMixin, BaseEstimator):
     lr_factor : float, default=0.1
         The pretrained stages that are not frozen learn at ``lr * lr_factor``.
     max_epochs : int or "auto", default="auto"
-        How often to go through the training images. ``"auto"`` makes 24,000 images, in 4 to 30 epochs; when
+        How often to go through the training images. ``"auto"`` makes 24,000 images, in 6 to 30 epochs; when
         ``weights=None`` 60,000, in 10 to 60.
     batch_size : int, default=32
         The largest number of images in one step.

@@ -41,7 +41,7 @@ def resolve_recipe(estimator: BaseEstimator, n_images: int, pretrained: bool) ->
     if lr == "auto":
         lr = 3e-3 if pretrained else 1e-3
     if max_epochs == "auto":
-        n_seen, least, most = (24_000, 4, 30) if pretrained else (60_000, 10, 60)
+        n_seen, least, most = (24_000, 6, 30) if pretrained else (60_000, 10, 60)
         max_epochs = min(max(round(n_seen / n_images), least), most)
     return Recipe(float(lr), int(max_epochs))
 
