@@ -145,6 +145,7 @@ def skorch_tutorial(problem: Problem, seed: int) -> tuple[np.ndarray, float]:
             Freezer(lambda name: not name.startswith("model.fc")),
         ],
         classes=np.arange(len(classes)),
+        device="cuda" if torch.cuda.is_available() else "cpu",
         verbose=0,
     )
     with tempfile.TemporaryDirectory() as folder:

@@ -58,9 +58,9 @@ class Backbone:
         """The names of the stages, in order."""
         return [name for name, _ in self.stages.named_children()]
 
-    def with_image_size(self, image_size: int | tuple[int, int] | None) -> Backbone:
-        """Return the same backbone for images of another size."""
-        return replace(self, preprocessing=self.preprocessing.with_image_size(image_size))
+    def with_image_size(self, image_size: int | tuple[int, int] | None, crop: bool = True) -> Backbone:
+        """Return the same backbone for images of another size, or not cropped."""
+        return replace(self, preprocessing=self.preprocessing.with_image_size(image_size, crop))
 
 
 def list_backbones(pattern: str = "*") -> list[str]:

@@ -24,7 +24,7 @@ from ._inputs import (
     check_images_and_target,
     make_extractor,
     resolve_backbone,
-    resolve_stage,
+    resolve_freeze,
 )
 from ._preprocessing import AUGMENTATIONS
 from ._training import OngoingTraining, new_net, train
@@ -89,8 +89,11 @@ class FineTunedCNNClassifier(ClassifierMixin, BaseEstimator):
         Further parameters of `skorch.NeuralNetClassifier`, such as
         ``{"optimizer": torch.optim.SGD, "optimizer__momentum": 0.9}``.
     image_size : int or (int, int), default=None
-        Height and width in pixels of what the network sees; one number for a square. None takes the size
-        the weights were trained at.
+        Height and width in pixels of what the network sees; one number for a square. None keeps the scale of the
+        weights: 256 pixels for most, 224 with `crop`.
+    crop : bool, default=False
+        Whether to see the central part of an image alone, as in the evaluation of the weights and as
+        `PretrainedCNNFeatures` does. By default all of it, or of its central square, is seen.
     image_shape : tuple of int, default=None
         Shape of one image when `X` holds flat rows, as `numpy.reshape` takes it: ``(8, 8)``,
         ``(32, 32, 3)``, ``(1, -1)``.
@@ -196,6 +199,7 @@ class FineTunedCNNClassifier(ClassifierMixin, BaseEstimator):
         callbacks=None,
         net_params=None,
         image_size=None,
+        crop=False,
         image_shape=None,
         value_range="auto",
         precision="float32",
@@ -225,6 +229,7 @@ class FineTunedCNNClassifier(ClassifierMixin, BaseEstimator):
         self.callbacks = callbacks
         self.net_params = net_params
         self.image_size = image_size
+        self.crop = crop
         self.image_shape = image_shape
         self.value_range = value_range
         self.precision = precision
@@ -276,7 +281,7 @@ class FineTunedCNNClassifier(ClassifierMixin, BaseEstimator):
             self._check_same_classes(encoder.classes_)
             seed = self._seed
         backbone = resolve_backbone(self, seed)
-        body = FrozenBody(make_extractor(self, backbone), self._resolve_freeze(backbone))
+        body = FrozenBody(make_extractor(self, backbone), resolve_freeze(self.freeze, backbone))
         examples = Examples(images, encoder.transform(y), (weights / weights.mean()).astype(np.float32))
         # Every draw of torch's global generator lies within, so the user's own is left as it was.
         with torch.random.fork_rng():
@@ -331,7 +336,7 @@ class FineTunedCNNClassifier(ClassifierMixin, BaseEstimator):
 
         seed = int(check_random_state(self.random_state).randint(2**31)) if first else self._seed
         backbone = resolve_backbone(self, seed)
-        n_frozen = self._resolve_freeze(backbone) if first else self.n_frozen_stages_
+        n_frozen = resolve_freeze(self.freeze, backbone) if first else self.n_frozen_stages_
         body = FrozenBody(make_extractor(self, backbone), n_frozen)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
@@ -406,21 +411,6 @@ class FineTunedCNNClassifier(ClassifierMixin, BaseEstimator):
                 f"The classes are {classes.tolist()}, and those of the model at hand {self.classes_.tolist()}. "
                 "Give it the same classes, or fit a new one with warm_start=False."
             )
-
-    def _resolve_freeze(self, backbone: Backbone) -> int:
-        n_stages = len(backbone.stages)
-        if self.freeze == "all":
-            return n_stages
-        if self.freeze == "auto":
-            return n_stages // 2 if backbone.pretrained else 0
-        if isinstance(self.freeze, str):
-            return resolve_stage(self.freeze, backbone)
-        if self.freeze > n_stages:
-            raise ValueError(
-                f"freeze={self.freeze} is out of range: {backbone.name!r} has {n_stages} stages, "
-                f"{', '.join(backbone.stage_names)}. Pass 0 to {n_stages}, a stage's name, or 'all'."
-            )
-        return int(self.freeze)
 
     def __getstate__(self):
         state = dict(super().__getstate__())

@@ -16,7 +16,7 @@ from ._classifier import FineTunedCNNClassifier
 from ._features import PretrainedCNNFeatures
 from ._finetuning import resolve_recipe
 from ._images import as_images
-from ._inputs import make_extractor, resolve_backbone
+from ._inputs import make_extractor, resolve_backbone, resolve_freeze
 from ._training_data import FrozenBody, make_views
 
 PILOT = 32  # images; more would be more exact, and dear for networks that are trained as a whole
@@ -99,7 +99,7 @@ def _cost_of_training(classifier: FineTunedCNNClassifier, images: Any, labels: n
 def _seconds_of_frozen_stages(classifier: FineTunedCNNClassifier, images: Any, anew: bool) -> float:
     """Return what one image costs before any training: its features for the first head, and its views at the cut."""
     backbone = resolve_backbone(classifier)
-    body = FrozenBody(make_extractor(classifier, backbone), classifier._resolve_freeze(backbone))
+    body = FrozenBody(make_extractor(classifier, backbone), resolve_freeze(classifier.freeze, backbone))
     body.extractor.verbose = 0
     if anew:
         body.extractor.store = None

@@ -45,6 +45,9 @@ class PretrainedCNNFeatures(TransformerMixin, BaseEstimator):
     image_size : int or (int, int), default=None
         Height and width in pixels of what the network sees; one number for a square. None takes the size
         the weights were trained at.
+    crop : bool, default=True
+        Whether to see the central part of an image alone, as in the evaluation of the weights, most often 224 of 256
+        pixels. Without it and without an `image_size`, all 256 are seen.
     image_shape : tuple of int, default=None
         Shape of one image when `X` holds flat rows, as `numpy.reshape` takes it: ``(8, 8)``,
         ``(32, 32, 3)``, ``(1, -1)``.
@@ -126,6 +129,7 @@ class PretrainedCNNFeatures(TransformerMixin, BaseEstimator):
         pooling="avg",
         normalize=False,
         image_size=None,
+        crop=True,
         image_shape=None,
         value_range="auto",
         batch_size=32,
@@ -143,6 +147,7 @@ class PretrainedCNNFeatures(TransformerMixin, BaseEstimator):
         self.pooling = pooling
         self.normalize = normalize
         self.image_size = image_size
+        self.crop = crop
         self.image_shape = image_shape
         self.value_range = value_range
         self.batch_size = batch_size

@@ -24,6 +24,7 @@ SHARED_CONSTRAINTS: dict[str, list] = {
     "backbone": [str],
     "weights": [str, os.PathLike, None],
     "image_size": [Interval(Integral, 1, None, closed="left"), "array-like", None],
+    "crop": ["boolean"],
     "image_shape": ["array-like", None],
     "value_range": [StrOptions({"auto"}), "array-like"],
     "batch_size": [Interval(Integral, 1, None, closed="left")],
@@ -89,7 +90,8 @@ def resolve_backbone(estimator: BaseEstimator, seed: int = 0) -> Backbone:
 
     Once the estimator is fitted it carries ``weights_checksum_``; a backbone with other weights is refused.
     """
-    backbone = load_backbone(estimator.backbone, estimator.weights, seed).with_image_size(estimator.image_size)
+    backbone = load_backbone(estimator.backbone, estimator.weights, seed)
+    backbone = backbone.with_image_size(estimator.image_size, estimator.crop)
     expected = getattr(estimator, "weights_checksum_", backbone.checksum)
     if backbone.checksum != expected:
         raise WeightsMismatchError(
@@ -122,3 +124,20 @@ def resolve_stage(stage: str, backbone: Backbone) -> int:
             f"{backbone.name!r} has no stage {stage!r}. Its stages, from input to output: {', '.join(names)}."
         )
     return names.index(stage) + 1
+
+
+def resolve_freeze(freeze: int | str, backbone: Backbone) -> int:
+    """Return how many stages ``freeze`` asks to freeze."""
+    n_stages = len(backbone.stages)
+    if freeze == "all":
+        return n_stages
+    if freeze == "auto":
+        return n_stages // 2 if backbone.pretrained else 0
+    if isinstance(freeze, str):
+        return resolve_stage(freeze, backbone)
+    if freeze > n_stages:
+        raise ValueError(
+            f"freeze={freeze} is out of range: {backbone.name!r} has {n_stages} stages, "
+            f"{', '.join(backbone.stage_names)}. Pass 0 to {n_stages}, a stage's name, or 'all'."
+        )
+    return int(freeze)

@@ -45,12 +45,17 @@ class Preprocessing:
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
     squash: bool = False
 
-    def with_image_size(self, image_size: int | Sequence[int] | None) -> Preprocessing:
-        """Return the same preprocessing for another size; the resize grows or shrinks along."""
+    def with_image_size(self, image_size: int | Sequence[int] | None, crop: bool = True) -> Preprocessing:
+        """Return the same preprocessing for another size; the resize grows or shrinks along.
+
+        Without the crop nothing is cut off but what makes an image the shape of `size`. When the size is not given
+        either, it grows to what the weights' own resize makes of an image, so that its scale stays the same.
+        """
+        whole = self if crop else replace(self, size=self._target(), crop_fraction=1.0)
         if image_size is None:
-            return self
+            return whole
         height, width = np.broadcast_to(image_size, 2)
-        return replace(self, size=(int(height), int(width)))
+        return replace(whole, size=(int(height), int(width)))
 
     @property
     def least_side(self) -> int:
@@ -143,9 +148,9 @@ def augment_canvas(canvas: np.ndarray, augment: Augmentation, seed: int) -> np.n
     """Return one augmented view of a canvas; the same seed gives the same view.
 
     torchvision's transforms draw from torch's global generator, so it is seeded here, by one thread at a time. The
-    caller puts its state back.
+    caller puts its state back. `torch.manual_seed` would seed the devices' generators too, a sixth of the time.
     """
     with _seeding:
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         view = augment(torch.from_numpy(canvas).permute(2, 0, 1))
     return view.permute(1, 2, 0).contiguous().numpy()

@@ -90,11 +90,13 @@ def make_strategies(
     ]
     features = PretrainedCNNFeatures(**{**shared, "layer": "all", "normalize": True})
     svm = GridSearchCV(SVC(), {"C": [1, 10, 100]}, cv=3)
+    # Its features are those of the linear model, cropped alike, so that they are computed once for both.
+    dense = {"crop": True, **shared, "freeze": "all", "head_hidden": (256,), "random_state": random_state}
     scratch = {**shared, **tuned, "weights": None, "n_views": None}
     return {
         LINEAR: make_feature_classifier(**shared, cv=3),
         SVM: Pipeline([("features", features), ("classifier", svm)]),
-        DENSE: FineTunedCNNClassifier(**shared, freeze="all", head_hidden=(256,), random_state=random_state),
+        DENSE: FineTunedCNNClassifier(**dense),
         **dict(fine_tuned[:-1]),
         SHALLOW: FineTunedCNNClassifier(**{**scratch, "backbone": "shallow_cnn"}),
         **dict(fine_tuned[-1:]),

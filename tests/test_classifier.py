@@ -263,6 +263,16 @@ def test_tta_without_augmentation_looks_at_the_image_alone(tiny, computed):
     assert np.array_equal(clf.predict_proba(DIGITS), clf.set_params(tta=1).predict_proba(DIGITS))
 
 
+@pytest.mark.parametrize("crop", [False, True])
+def test_sees_the_border_unless_cropped(weights, crop):
+    plain = np.random.default_rng(0).integers(0, 256, (8, 512, 512), dtype=np.uint8)
+    framed = plain.copy()
+    framed[:, [0, -1], :] = framed[:, :, [0, -1]] = 255
+    clf = FineTunedCNNClassifier("timm/test_efficientnet", weights=weights, crop=crop, image_size=128, max_epochs=1)
+    clf.fit(plain, [0, 1] * 4)
+    assert np.array_equal(clf.predict_proba(plain), clf.predict_proba(framed)) == crop
+
+
 @pytest.mark.parametrize("augment", ["photo", "any_orientation", "text"])
 def test_presets_train(tiny, augment):
     clf = tiny.set_params(augment=augment).fit(DIGITS, TARGET)

@@ -27,9 +27,9 @@ PHOTOS = load_sample_images().images
 TINY = {"backbone": "timm/test_efficientnet", "weights": None, "image_size": 32}
 
 
-def timm_route(network, photos):
+def timm_route(network, photos, **changes):
     """timm's own transform and own forward."""
-    transform = timm.data.create_transform(**timm.data.resolve_data_config(model=network))
+    transform = timm.data.create_transform(**{**timm.data.resolve_data_config(model=network), **changes})
     with torch.no_grad():
         batch = torch.stack([transform(Image.fromarray(photo)) for photo in photos])
         return network.eval().forward_head(network.forward_features(batch), pre_logits=True).numpy()
@@ -60,6 +60,11 @@ def test_embedded_default_equals_timm():
     np.testing.assert_allclose(
         PretrainedCNNFeatures().fit_transform(PHOTOS), timm_route(published_lite0(), PHOTOS), atol=1e-4
     )
+
+
+def test_without_the_crop_equals_timm():
+    whole = timm_route(published_lite0(), PHOTOS, input_size=(3, 256, 256), crop_pct=1.0)
+    np.testing.assert_allclose(PretrainedCNNFeatures(crop=False).fit_transform(PHOTOS), whole, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["resnet18", "mobilenetv4_conv_small", "convnext_atto"])

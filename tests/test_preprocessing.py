@@ -55,6 +55,23 @@ def test_image_size_overrides_size_alone():
     assert original.with_image_size((64, 96)).canvas(photo(300, 200)).shape == (64, 96, 3)
 
 
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("original", [Preprocessing((224, 224), 0.875, "bicubic"), Preprocessing((96, 96), 0.8)])
+def test_without_the_crop_more_is_seen_at_the_same_scale(size, original):
+    whole = original.with_image_size(None, crop=False)
+    cropped, seen = original.canvas(photo(*size)), whole.canvas(photo(*size))
+    margins = [(all_ - part) // 2 for all_, part in zip(seen.shape, cropped.shape, strict=True)]
+    assert margins[:2] == [round(side * (1 / original.crop_fraction - 1) / 2) for side in original.size]
+    np.testing.assert_array_equal(seen[margins[0] :, margins[1] :][: cropped.shape[0], : cropped.shape[1]], cropped)
+    assert whole.least_side == original.least_side  # so the same pixels are decoded
+
+
+def test_without_the_crop_a_size_of_ones_own_holds_the_whole_image():
+    original = Preprocessing((224, 224), 0.875)
+    assert original.with_image_size(96, crop=False) == Preprocessing((96, 96), 1.0)
+    assert original.with_image_size(96, crop=False).canvas(photo(96, 96)).tolist() == photo(96, 96).tolist()
+
+
 @pytest.mark.parametrize("size", [(1, 1), (1, 500), (500, 1), (3, 2)])
 def test_extreme_shapes_still_make_a_canvas(size):
     assert Preprocessing((32, 32), 0.875).canvas(photo(*size)).shape == (32, 32, 3)

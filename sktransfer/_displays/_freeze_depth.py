@@ -9,7 +9,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, clone
 from sklearn.utils.validation import check_is_fitted
 
-from .._inputs import resolve_backbone
+from .._inputs import resolve_backbone, resolve_freeze
 from ._panels import axes_or_new
 
 
@@ -205,10 +205,10 @@ def _depth(estimator: BaseEstimator, candidate: dict, name: str) -> tuple[int, i
     prefix = name.rpartition("__")[0]
     if prefix:
         owner = owner.get_params().get(prefix)
-    if not hasattr(owner, "_resolve_freeze"):
+    if not hasattr(owner, "freeze"):
         return None
     backbone = resolve_backbone(owner)
-    return owner._resolve_freeze(backbone), len(backbone.stages)
+    return resolve_freeze(owner.freeze, backbone), len(backbone.stages)
 
 
 def _score(search: BaseEstimator, metric: str | None) -> tuple[str, str]:
