@@ -23,7 +23,7 @@ N_PROBED = 600  # images whose features are looked at
 
 # What the figures rest on is in docs/decisions.md, "Which strategy"; FEW and FAR on measurements, the others on the
 # literature alone.
-FEW = 200  # images, below which training the network itself is not worth its time
+FEW = 100  # images, below which training the network itself is not worth its time
 SOME = 5_000  # images of a far domain that can teach all stages
 MANY = 50_000  # images of a far domain that can teach a network everything
 FAR = (
