@@ -91,9 +91,10 @@ class FineTunedCNNClassifier(ClassifierMixin, BaseEstimator):
     image_size : int or (int, int), default=None
         Height and width in pixels of what the network sees; one number for a square. None keeps the scale of the
         weights: 256 pixels for most, 224 with `crop`.
-    crop : bool, default=False
+    crop : bool or "auto", default="auto"
         Whether to see the central part of an image alone, as in the evaluation of the weights and as
-        `PretrainedCNNFeatures` does. By default all of it, or of its central square, is seen.
+        `PretrainedCNNFeatures` does. ``"auto"`` crops where `image_size` is given. Without either the whole image, or
+        its central square, is seen at the scale of the weights.
     image_shape : tuple of int, default=None
         Shape of one image when `X` holds flat rows, as `numpy.reshape` takes it: ``(8, 8)``,
         ``(32, 32, 3)``, ``(1, -1)``.
@@ -199,7 +200,7 @@ class FineTunedCNNClassifier(ClassifierMixin, BaseEstimator):
         callbacks=None,
         net_params=None,
         image_size=None,
-        crop=False,
+        crop="auto",
         image_shape=None,
         value_range="auto",
         precision="float32",

@@ -45,9 +45,9 @@ class PretrainedCNNFeatures(TransformerMixin, BaseEstimator):
     image_size : int or (int, int), default=None
         Height and width in pixels of what the network sees; one number for a square. None takes the size
         the weights were trained at.
-    crop : bool, default=True
+    crop : bool or "auto", default=True
         Whether to see the central part of an image alone, as in the evaluation of the weights, most often 224 of 256
-        pixels. Without it and without an `image_size`, all 256 are seen.
+        pixels. Without it and without an `image_size`, all 256 are seen. ``"auto"`` crops where `image_size` is given.
     image_shape : tuple of int, default=None
         Shape of one image when `X` holds flat rows, as `numpy.reshape` takes it: ``(8, 8)``,
         ``(32, 32, 3)``, ``(1, -1)``.

@@ -24,7 +24,7 @@ SHARED_CONSTRAINTS: dict[str, list] = {
     "backbone": [str],
     "weights": [str, os.PathLike, None],
     "image_size": [Interval(Integral, 1, None, closed="left"), "array-like", None],
-    "crop": ["boolean"],
+    "crop": ["boolean", StrOptions({"auto"})],
     "image_shape": ["array-like", None],
     "value_range": [StrOptions({"auto"}), "array-like"],
     "batch_size": [Interval(Integral, 1, None, closed="left")],
@@ -91,7 +91,9 @@ def resolve_backbone(estimator: BaseEstimator, seed: int = 0) -> Backbone:
     Once the estimator is fitted it carries ``weights_checksum_``; a backbone with other weights is refused.
     """
     backbone = load_backbone(estimator.backbone, estimator.weights, seed)
-    backbone = backbone.with_image_size(estimator.image_size, estimator.crop)
+    # Within a size of one's own the whole image would be smaller than the weights know it.
+    crop = estimator.image_size is not None if estimator.crop == "auto" else estimator.crop
+    backbone = backbone.with_image_size(estimator.image_size, crop)
     expected = getattr(estimator, "weights_checksum_", backbone.checksum)
     if backbone.checksum != expected:
         raise WeightsMismatchError(

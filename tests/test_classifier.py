@@ -263,14 +263,19 @@ def test_tta_without_augmentation_looks_at_the_image_alone(tiny, computed):
     assert np.array_equal(clf.predict_proba(DIGITS), clf.set_params(tta=1).predict_proba(DIGITS))
 
 
-@pytest.mark.parametrize("crop", [False, True])
-def test_sees_the_border_unless_cropped(weights, crop):
+@pytest.mark.parametrize(
+    ("crop", "image_size", "cropped"),
+    [(False, 128, False), (True, 128, True), (True, None, True), ("auto", 128, True), ("auto", None, False)],
+)
+def test_sees_the_border_unless_cropped(weights, crop, image_size, cropped):
     plain = np.random.default_rng(0).integers(0, 256, (8, 512, 512), dtype=np.uint8)
     framed = plain.copy()
     framed[:, [0, -1], :] = framed[:, :, [0, -1]] = 255
-    clf = FineTunedCNNClassifier("timm/test_efficientnet", weights=weights, crop=crop, image_size=128, max_epochs=1)
+    clf = FineTunedCNNClassifier(
+        "timm/test_efficientnet", weights=weights, max_epochs=1, crop=crop, image_size=image_size
+    )
     clf.fit(plain, [0, 1] * 4)
-    assert np.array_equal(clf.predict_proba(plain), clf.predict_proba(framed)) == crop
+    assert np.array_equal(clf.predict_proba(plain), clf.predict_proba(framed)) == cropped
 
 
 @pytest.mark.parametrize("augment", ["photo", "any_orientation", "text"])
