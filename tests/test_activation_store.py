@@ -41,7 +41,7 @@ def row(i):
 
 # --- properties ---------------------------------------------------------------------------------------------
 
-parts = st.tuples(st.text(st.characters(exclude_characters="|")), st.text(), st.binary())
+parts = st.tuples(st.text(st.characters(codec="utf-8", exclude_characters="|")), st.text(), st.binary())
 
 
 @given(parts, parts)
