@@ -138,7 +138,7 @@ class FineTunedCNNClassifier(ClassifierMixin, BaseEstimator):
 
     See Also
     --------
-    PretrainedCNNFeatures : Features for any scikit-learn estimator; the better choice for a few hundred images.
+    PretrainedCNNFeatures : Features for any scikit-learn estimator; for less than a hundred images, or in seconds.
 
     Notes
     -----

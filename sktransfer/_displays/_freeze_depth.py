@@ -205,7 +205,7 @@ def _depth(estimator: BaseEstimator, candidate: dict, name: str) -> tuple[int, i
     prefix = name.rpartition("__")[0]
     if prefix:
         owner = owner.get_params().get(prefix)
-    if not hasattr(owner, "freeze"):
+    if not (hasattr(owner, "freeze") and hasattr(owner, "backbone")):  # not a classifier of ours
         return None
     backbone = resolve_backbone(owner)
     return resolve_freeze(owner.freeze, backbone), len(backbone.stages)
