@@ -3,29 +3,28 @@
 Two levels. In memory, always on: one least-recently-used dictionary for the whole process. On disk, where
 ``memory=`` names a folder: one file per row, shared by processes and by days. A file is written aside and renamed,
 so a killed writer leaves no half row, and it carries a checksum, so a damaged row is computed anew and never served.
-
-A key is a hash of all that a row depends on: the image's content, the weights, the cut, the pooling, the
-preprocessing, the engine, the augmented view, and the format of the row.
+Keys are built in `_keys`.
 """
 
 from __future__ import annotations
 
-import itertools
+import errno
 import os
+import secrets
 import struct
 import threading
 import time
 import warnings
 from collections import OrderedDict
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import xxhash
 
-from ._images import Images
+from ._registry import forget_built
 
-FORMAT = 1  # of rows and keys; a change makes every older row unknown
 MEMORY_MB = 512
 DISK_MB = 10_000
 
@@ -49,6 +48,9 @@ class CacheInfo(NamedTuple):
     limit_megabytes: float
     hits: int
     misses: int
+
+
+CacheInfo.__module__ = "sktransfer"
 
 
 class MemoryLevel:
@@ -90,6 +92,12 @@ class MemoryLevel:
             self._rows.clear()
             self.size = self.hits = self.misses = 0
 
+    def start_clean_after_fork(self) -> None:
+        """Forget who held the lock, and the rows if that thread was changing them."""
+        if self._lock.locked():
+            self._rows, self.size = OrderedDict(), 0
+        self._lock = threading.Lock()
+
     def info(self) -> CacheInfo:
         """Count what is there."""
         return CacheInfo(len(self._rows), self.size / 1e6, self.limit / 1e6, self.hits, self.misses)
@@ -103,16 +111,17 @@ class MemoryLevel:
 class DiskLevel:
     """A folder with one file per row, bounded in bytes; the least recently used go first.
 
-    Any number of processes and threads may read and write at once.
+    Any number of processes and threads may read and write at once. Who may only read the folder is served all the
+    same.
     """
-
-    _serial = itertools.count()
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.limit = _limits["disk"]
         self.hits = self.misses = 0
         self._writable = True
+        self._failures = 0  # of writing, one after the other
+        self._there: set[bytes] = set()  # keys that this process wrote or read
         self._unseen = self.limit  # bytes written since the folder was last measured; the first row measures it
 
     def get(self, key: bytes) -> np.ndarray | None:
@@ -120,45 +129,88 @@ class DiskLevel:
         path = self._path(key)
         try:
             content = path.read_bytes()
-            if time.time() - path.stat().st_mtime > 600:
-                os.utime(path)  # its last use, to the ten minutes
         except OSError:
             return None
-        return _row_from_bytes(key, content)
+        with suppress(OSError):  # only the owner of a file may set its time
+            if time.time() - path.stat().st_mtime > 600:
+                os.utime(path)  # its last use, to the ten minutes
+        row = _row_from_bytes(key, content)
+        if row is not None:
+            self._note_there(key)
+        return row
+
+    def keep(self, key: bytes, row: np.ndarray) -> None:
+        """Write a row that came from elsewhere, unless it is there."""
+        if key in self._there or not self._writable:
+            return
+        if self._path(key).exists():
+            self._note_there(key)
+        else:
+            self.put(key, row)
+
+    def look_again(self) -> None:
+        """Forget which rows are there if somebody deleted the folder meanwhile."""
+        if self._there and not self.folder.exists():
+            self._there.clear()
 
     def put(self, key: bytes, row: np.ndarray) -> None:
         """Keep a row. On a full or read-only disk, warn once and write no more."""
         if not self._writable:
             return
         path = self._path(key)
-        aside = path.with_name(f".{os.getpid()}-{next(self._serial)}.tmp")
+        aside = path.with_name(f".{secrets.token_hex(8)}.tmp")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             aside.write_bytes(_bytes_from_row(key, row))
             aside.replace(path)
         except OSError as error:
-            self._writable = False
-            aside.unlink(missing_ok=True)
-            warnings.warn(
-                f"Activations cannot be written to {str(self.folder)!r} ({error}); going on without writing there.",
-                RuntimeWarning,
-                stacklevel=2,
-            )
+            with suppress(OSError):
+                aside.unlink(missing_ok=True)
+            self._note_failure(error)
             return
+        self._failures = 0
+        self._note_there(key)
         self._unseen += row.nbytes
         if self._unseen > self.limit // 20:
             self._evict()
 
     def clear(self) -> None:
-        """Delete all rows and forget the counts."""
-        for path, _ in self._files():
-            path.unlink(missing_ok=True)
+        """Delete all rows and forget the counts; warn if some cannot be deleted."""
+        left = [path for path, _ in self._files() if not _deleted(path)]
+        self._there.clear()
         self.hits = self.misses = 0
+        if left:
+            warnings.warn(
+                f"{len(left)} rows in {str(self.folder)!r} cannot be deleted, such as {left[0].name!r}. They belong to "
+                "another user, or the folder is read-only: let its owner delete them.",
+                RuntimeWarning,
+                stacklevel=3,
+            )
 
     def info(self) -> CacheInfo:
         """Count what is there."""
         sizes = [stat.st_size for path, stat in self._files() if path.suffix != ".tmp"]
         return CacheInfo(len(sizes), sum(sizes) / 1e6, self.limit / 1e6, self.hits, self.misses)
+
+    def _note_failure(self, error: OSError) -> None:
+        """Write no more if the disk is full or read-only, or if it is the fifth failure in a row.
+
+        Other failures may pass: another process cleared the folder just now, or (on Windows) reads the same row.
+        """
+        self._failures += 1
+        if error.errno not in _LASTING and self._failures < 5:
+            return
+        self._writable = False
+        warnings.warn(
+            f"Activations cannot be written to {str(self.folder)!r} ({error}); going on without writing there.",
+            RuntimeWarning,
+            stacklevel=4,
+        )
+
+    def _note_there(self, key: bytes) -> None:
+        if len(self._there) >= _MOST_NOTED:
+            self._there.clear()
+        self._there.add(key)
 
     def _path(self, key: bytes) -> Path:
         name = key.hex()
@@ -169,21 +221,34 @@ class DiskLevel:
         for path in self.folder.glob("??/*"):
             try:
                 found.append((path, path.stat()))
-            except FileNotFoundError:  # another process was faster to delete it
+            except OSError:  # another process was faster to delete it, or keeps others out
                 continue
         return found
 
     def _evict(self) -> None:
         """Delete the rows used longest ago until nine tenths of the limit are left, and what killed writers left."""
         self._unseen = 0
+        self._there.clear()
         files = sorted(self._files(), key=lambda item: item[1].st_mtime)
         total = sum(stat.st_size for _, stat in files)
         target = self.limit if total <= self.limit else 0.9 * self.limit
         for path, stat in files:
             abandoned = path.suffix == ".tmp" and time.time() - stat.st_mtime > 3600
-            if total > target or abandoned:
-                path.unlink(missing_ok=True)
+            if (total > target or abandoned) and _deleted(path):
                 total -= stat.st_size
+
+
+_MOST_NOTED = 200_000  # keys; beyond that, which rows are there is found out anew
+_LASTING = {errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EFBIG, errno.ENOTDIR}
+
+
+def _deleted(path: Path) -> bool:
+    """Delete a file if that is allowed, and tell whether it is gone."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:  # it belongs to another user, or (on Windows) somebody reads it
+        return False
+    return True
 
 
 class ActivationStore:
@@ -195,7 +260,7 @@ class ActivationStore:
     disk : DiskLevel or None
     """
 
-    _counting = threading.Lock()
+    counting = threading.Lock()  # of hits and misses
 
     def __init__(self, memory: MemoryLevel, disk: DiskLevel | None) -> None:
         self.memory = memory
@@ -204,15 +269,19 @@ class ActivationStore:
     def get(self, key: bytes) -> np.ndarray | None:
         """Return a row, which must not be written to, or None."""
         row = self.memory.get(key)
-        if row is None and self.disk is not None:
-            row = self.disk.get(key)
-            if row is not None:
-                self.memory.put(key, row)
+        if self.disk is None:
+            return row
+        if row is not None:
+            self.disk.keep(key, row)
+            return row
+        row = self.disk.get(key)
+        if row is not None:
+            self.memory.put(key, row)
         return row
 
     def count(self, *, found: bool) -> None:
         """Count one row that was asked for."""
-        with self._counting:
+        with self.counting:
             for level in (self.memory, self.disk):
                 if level is not None:
                     level.hits += found
@@ -228,6 +297,7 @@ class ActivationStore:
 _memory = MemoryLevel(MEMORY_MB * 10**6)
 _limits = {"disk": DISK_MB * 10**6}
 _disks: dict[Path, DiskLevel] = {}
+_listing = threading.Lock()
 
 
 def resolve_store(memory: Any) -> ActivationStore | None:
@@ -249,7 +319,12 @@ def _disk(memory: Any) -> DiskLevel | None:
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"memory={str(location)!r} is a file. Pass a folder to keep activations in, or None.")
     folder = folder / "sktransfer-activations"
-    return _disks.setdefault(folder, DiskLevel(folder))
+    with _listing:
+        for known in [known for known in _disks if known != folder and not known.parent.exists()]:
+            del _disks[known]  # a temporary folder that is gone
+        disk = _disks.setdefault(folder, DiskLevel(folder))
+    disk.look_again()
+    return disk
 
 
 def set_cache_limits(*, memory_mb: float | None = None, disk_mb: float | None = None) -> None:
@@ -277,7 +352,7 @@ def set_cache_limits(*, memory_mb: float | None = None, disk_mb: float | None = 
         _memory.set_limit(int(memory_mb * 10**6))
     if disk_mb is not None:
         _limits["disk"] = int(disk_mb * 10**6)
-        for disk in _disks.values():
+        for disk in list(_disks.values()):
             disk.limit = _limits["disk"]
 
 
@@ -299,61 +374,37 @@ def cache_info(memory: Any = None) -> CacheInfo:
 
 
 def clear_cache(memory: Any = None) -> None:
-    """Forget stored activations.
+    """Forget what was kept for later: stored activations, and the networks and engines of this process.
 
     Parameters
     ----------
     memory : None, path or joblib.Memory, default=None
-        None clears the memory of this process; otherwise the folder, as an estimator's ``memory``.
+        None clears the memory of this process: activations, networks, and engines, which the next use builds again.
+        Otherwise the activations in the folder, named as in an estimator's ``memory``.
+
+    Warns
+    -----
+    RuntimeWarning
+        If activations in the folder cannot be deleted, since they belong to another user.
     """
-    level = _disk(memory) or _memory
-    level.clear()
+    disk = _disk(memory)
+    if disk is not None:
+        disk.clear()
+    else:
+        _memory.clear()
+        forget_built()
 
 
-# --- keys -------------------------------------------------------------------------------------------------
-
-_known_files: dict[str, tuple[tuple[int, ...], bytes]] = {}
-
-
-def fingerprint(images: Images, index: int) -> bytes:
-    """Return a hash of an image's content.
-
-    A file whose size, time and inode are as they were is not read again; a file changed within the last two
-    seconds is not trusted to show the next change in its time.
-    """
-    path = images.path(index)
-    if path is None:
-        return xxhash.xxh3_128_digest(images.content(index))
-    path = os.path.abspath(path)
-    try:
-        stat = os.stat(path)
-    except (OSError, ValueError):
-        return xxhash.xxh3_128_digest(images.content(index))  # raises the error that names the image
-    stamp = (stat.st_size, stat.st_mtime_ns, stat.st_ino)
-    known = _known_files.get(path)
-    if known is not None and known[0] == stamp:
-        return known[1]
-    digest = xxhash.xxh3_128_digest(images.content(index))
-    if time.time_ns() - stat.st_mtime_ns > 2 * 10**9:
-        if len(_known_files) >= 500_000:
-            _known_files.clear()
-        _known_files[path] = (stamp, digest)
-    return digest
+def _start_clean_after_fork() -> None:
+    """Replace the locks that a thread of the parent may have held when this process was forked."""
+    global _listing
+    _listing = threading.Lock()
+    _memory.start_clean_after_fork()
+    ActivationStore.counting = threading.Lock()
 
 
-def row_key(namespace: str, content: bytes, view: str = "") -> bytes:
-    """Return the key of one row.
-
-    Parameters
-    ----------
-    namespace : str
-        All that a row depends on beside the image.
-    content : bytes
-        The image's fingerprint.
-    view : str
-        Which augmented view of the image; empty for the image itself.
-    """
-    return xxhash.xxh3_128_digest(f"{FORMAT}|{namespace}|{view}|".encode() + content)
+if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
+    os.register_at_fork(after_in_child=_start_clean_after_fork)
 
 
 # --- rows -------------------------------------------------------------------------------------------------

@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
-import functools
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import timm
 import torch
+import torchvision
 from timm.data import resolve_data_config
 from torch import nn
 from torchvision import models
 
-from ._exceptions import UnknownBackboneError, WeightsMismatchError, WeightsNotFoundError
+from ._exceptions import BackboneError, UnknownBackboneError, WeightsMismatchError, WeightsNotFoundError
 from ._preprocessing import Preprocessing
+from ._random import global_generator
+from ._registry import built_once
 from ._stages import split_into_stages
 from ._weights import OFFLINE_HINT, embedded_lite_weights, fetch_weights, read_weights, weights_checksum
 
@@ -42,9 +46,12 @@ class Backbone:
     preprocessing : Preprocessing
         What the weights were trained on.
     checksum : str
-        SHA-256 of the stages' parameters and buffers.
+        SHA-256 of the architecture's name and of the stages' parameters and buffers. Networks of two architectures may
+        share all their parameters and still compute something else.
     pretrained : bool
         False if the weights are random.
+    published : bool
+        True if the weights can be looked up again by the name.
     """
 
     name: str
@@ -52,6 +59,12 @@ class Backbone:
     preprocessing: Preprocessing
     checksum: str
     pretrained: bool
+    published: bool = False
+
+    @property
+    def identity(self) -> tuple[str, str, str]:
+        """What the network computes depends on: architecture, package that builds it with its version, weights."""
+        return architecture_of(self.name), _source(self.name), self.checksum
 
     @property
     def stage_names(self) -> list[str]:
@@ -89,7 +102,9 @@ def list_backbones(pattern: str = "*") -> list[str]:
     return [name for name in names if fnmatch.fnmatchcase(name, pattern)]
 
 
-def load_backbone(name: str = DEFAULT_BACKBONE, weights: str | Path | None = "default", seed: int = 0) -> Backbone:
+def load_backbone(
+    name: str = DEFAULT_BACKBONE, weights: str | os.PathLike | None = "default", seed: int = 0
+) -> Backbone:
     """Return a backbone by name; within a process the same one is built once.
 
     Parameters
@@ -106,27 +121,80 @@ def load_backbone(name: str = DEFAULT_BACKBONE, weights: str | Path | None = "de
     UnknownBackboneError, WeightsNotFoundError, WeightsMismatchError
     """
     if weights is None or weights == "default":
-        return _build(name, weights, None, seed if weights is None else 0)
-    path = Path(weights).expanduser()
-    stamp = path.stat().st_mtime_ns if path.exists() else None
-    return _build(name, str(path), stamp, 0)
+        seed = seed if weights is None else 0
+        return built_once(("backbone", name, weights, seed), lambda: _build(name, weights, seed))
+    path = Path(weights).expanduser().absolute()
+    # A file may change, so that its state is part of the key.
+    stat = path.stat() if path.exists() else None
+    stamp = stat and (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+    return built_once(("backbone", name, str(path), stamp), lambda: _build(name, str(path), 0))
 
 
-@functools.lru_cache(maxsize=4)
-def _build(name: str, weights: str | None, stamp: int | None, seed: int) -> Backbone:
-    """Build a backbone. `stamp` is there to be part of the cache's key: a file may change."""
+def backbone_with(
+    name: str, n_stages: int | None, state: Mapping[str, torch.Tensor], preprocessing: Preprocessing, pretrained: bool
+) -> Backbone:
+    """Return a backbone whose first stages have these parameters; those of the others are of no meaning.
+
+    Parameters
+    ----------
+    name : str
+    n_stages : int
+        How many stages `state` is about; None means all of them.
+    state : mapping of str to Tensor
+        All their parameters and buffers, by their names in the whole ``Sequential`` of stages.
+    preprocessing : Preprocessing
+    pretrained : bool
+
+    Raises
+    ------
+    UnknownBackboneError
+        If the installed packages do not know the architecture.
+    WeightsMismatchError
+        If the parameters do not fit it.
+    """
+    checksum = weights_checksum(state, architecture_of(name))
+
+    def build() -> Backbone:
+        network, _ = _random(name, 0)
+        stages = split_into_stages(network)
+        try:
+            stages[:n_stages].load_state_dict(state)
+        except RuntimeError as error:
+            raise WeightsMismatchError(f"These are not the first {n_stages} stages of {name!r}: {error}") from error
+        return Backbone(name, _frozen(stages), preprocessing, checksum, pretrained)
+
+    return built_once(("backbone", name, n_stages, checksum, preprocessing, pretrained), build)
+
+
+def architecture_of(name: str) -> str:
+    """Return a backbone's name without the tag of its weights: ``"timm/resnet18.a1_in1k"`` is ``"timm/resnet18"``."""
+    return name.partition(".")[0] if name.startswith("timm/") else name
+
+
+def _source(name: str) -> str:
+    if name == "shallow_cnn":
+        return "sktransfer"
+    if name in _LITE or name.startswith("timm/"):
+        return f"timm {timm.__version__}"
+    return f"torchvision {torchvision.__version__}"
+
+
+def _build(name: str, weights: str | None, seed: int) -> Backbone:
     network, preprocessing = _with_published_weights(name) if weights == "default" else _random(name, seed)
     stages = split_into_stages(network)
     if weights not in ("default", None):
         _load_into_stages(network, stages, read_weights(str(weights)), str(weights))
-    stages = stages.eval().requires_grad_(False).to(memory_format=torch.channels_last)
-    pretrained = weights is not None
-    return Backbone(name, stages, preprocessing, weights_checksum(stages.state_dict()), pretrained)
+    stages = _frozen(stages)
+    checksum = weights_checksum(stages.state_dict(), architecture_of(name))
+    return Backbone(name, stages, preprocessing, checksum, weights is not None, published=weights == "default")
+
+
+def _frozen(stages: nn.Sequential) -> nn.Sequential:
+    return stages.eval().requires_grad_(False).to(memory_format=torch.channels_last)
 
 
 def _random(name: str, seed: int) -> tuple[nn.Module, Preprocessing]:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with global_generator(seed):
         return _architecture(name)
 
 
@@ -145,7 +213,8 @@ def _architecture(name: str) -> tuple[nn.Module, Preprocessing]:
         if name in ("googlenet", "inception_v3"):  # as torchvision itself builds them for their weights
             options = {"aux_logits": False, "init_weights": False, "transform_input": True}
         return models.get_model(name, weights=None, **options), _torchvision_preprocessing(name)
-    close = difflib.get_close_matches(name, list_backbones(), n=5)
+    close = [f"timm/{name}"] if timm.is_model(name) else []  # such as "resnet50.a1_in1k"
+    close += difflib.get_close_matches(name, list_backbones(), n=5)
     close += [f"timm/{near}" for near in difflib.get_close_matches(name, timm.list_models(), n=2)]
     hint = f"Did you mean {' or '.join(map(repr, dict.fromkeys(close)))}? " if close else ""
     raise UnknownBackboneError(f"There is no backbone {name!r}. {hint}list_backbones() names them all.")
@@ -158,7 +227,7 @@ def _with_published_weights(name: str) -> tuple[nn.Module, Preprocessing]:
         )
     if name.startswith("timm/"):
         return _timm_pretrained(name.removeprefix("timm/"))
-    network, preprocessing = _architecture(name)
+    network, preprocessing = _random(name, 0)
     if name in _LITE:
         # The package's names are older than timm's; the order is the same.
         published = read_weights(embedded_lite_weights(_LITE[name]))
@@ -173,7 +242,12 @@ def _timm_pretrained(name: str) -> tuple[nn.Module, Preprocessing]:
     if not timm.is_model(name):
         return _architecture(f"timm/{name}")  # raises, with the nearest names
     try:
-        network = timm.create_model(name, pretrained=True)
+        with global_generator(0):
+            with torch.device("meta"):  # a plan without numbers: whether it can be cut is told before a download
+                split_into_stages(timm.create_model(name))
+            network = timm.create_model(name, pretrained=True)
+    except BackboneError:
+        raise
     except Exception as error:  # timm and its hub raise many kinds when offline or without weights
         raise WeightsNotFoundError(
             f"timm cannot load the weights of {name!r}: {type(error).__name__}: {error} {OFFLINE_HINT}"

@@ -6,32 +6,34 @@ from numbers import Integral, Real
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context
+from sklearn.base import ClassifierMixin, _fit_context
 from sklearn.preprocessing import LabelEncoder
 from sklearn.utils import check_random_state, compute_sample_weight
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
-from ._backbones import Backbone
+from ._backbones import Backbone, load_backbone
 from ._device_memory import Halving
 from ._engines import resolve_device
 from ._exceptions import WeightsMismatchError
 from ._finetuning import new_network, resolve_recipe
 from ._inputs import (
     SHARED_CONSTRAINTS,
+    as_seen,
     check_images,
     check_images_and_target,
     make_extractor,
-    resolve_backbone,
     resolve_freeze,
 )
+from ._portable import Portable, whole_or_nothing
 from ._preprocessing import AUGMENTATIONS
-from ._training import OngoingTraining, new_net, train
+from ._registry import start_clean_after_fork
+from ._training import OngoingTraining, check_net_params, new_net, train
 from ._training_data import Examples, FrozenBody, make_views, resolve_tta
 
 
-class FineTunedCNNClassifier(ClassifierMixin, BaseEstimator):
+class FineTunedCNNClassifier(ClassifierMixin, Portable):
     """A pretrained convolutional network with a new head, trained on from a chosen depth.
 
     The first stages are frozen: they stay as they are, BatchNorm statistics included. The stages that follow
@@ -142,8 +144,9 @@ class FineTunedCNNClassifier(ClassifierMixin, BaseEstimator):
 
     Notes
     -----
-    Only what was learned is pickled: the stages after the cut and the head. The frozen stages are looked up
-    again by name, and their checksum compared.
+    What is pickled or saved is what predicts: the stages after the cut, the head, and how images are prepared. Frozen
+    stages with the published weights are looked up again by name when they are first needed, and their checksum is
+    compared. Other frozen stages, with random weights or those of a local file, are pickled too.
 
     Examples
     --------
@@ -156,6 +159,8 @@ class FineTunedCNNClassifier(ClassifierMixin, BaseEstimator):
     >>> clf.fit(X[:100], y[:100]).score(X[100:200], y[100:200]) > 0.95
     True
     """
+
+    __module__ = "sktransfer"  # where users find it; files and pickles name it
 
     _parameter_constraints: dict = {
         **SHARED_CONSTRAINTS,
@@ -266,6 +271,12 @@ class FineTunedCNNClassifier(ClassifierMixin, BaseEstimator):
         TrainingError
             If the loss is no longer a number.
         """
+        check_net_params(self)
+        with whole_or_nothing(self):
+            self._fit(X, y, sample_weight)
+        return self
+
+    def _fit(self, X, y, sample_weight):
         images, y = check_images_and_target(self, X, y)
         check_classification_targets(y)
         if len(images) < 2:
@@ -275,25 +286,18 @@ class FineTunedCNNClassifier(ClassifierMixin, BaseEstimator):
         weights = sample_weight * compute_sample_weight(self.class_weight, y)
 
         trained = self.net_.module_ if self.warm_start and hasattr(self, "net_") else None
-        if trained is None:
-            vars(self).pop("weights_checksum_", None)  # fitting again may take other weights
-            seed = int(check_random_state(self.random_state).randint(2**31))
-        else:
+        if trained is not None:
             self._check_same_classes(encoder.classes_)
-            seed = self._seed
-        backbone = resolve_backbone(self, seed)
-        body = FrozenBody(make_extractor(self, backbone), resolve_freeze(self.freeze, backbone))
-        examples = Examples(images, encoder.transform(y), (weights / weights.mean()).astype(np.float32))
-        # Every draw of torch's global generator lies within, so the user's own is left as it was.
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            net, history = train(self, body, examples, len(encoder.classes_), seed, trained)
+        backbone, seed = self._start(anew=trained is None)
+        body = FrozenBody(make_extractor(self, as_seen(self, backbone)), resolve_freeze(self.freeze, backbone))
+        # Of mean one: gradients are clipped, so a common factor would change the steps.
+        weights = (weights / weights.mean()).astype(np.float32)
+        examples = Examples(images, encoder.transform(y), weights)
+        net, history = train(self, body, examples, len(encoder.classes_), seed, trained)
 
-        # Only a fit that came to its end leaves a fitted estimator.
         vars(self).pop("_ongoing", None)
         self._keep(encoder.classes_, body.n_frozen, backbone, seed)
         self.net_, self.history_ = net, history
-        return self
 
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X, y, classes=None, sample_weight=None):
@@ -317,6 +321,12 @@ class FineTunedCNNClassifier(ClassifierMixin, BaseEstimator):
         -------
         self : FineTunedCNNClassifier
         """
+        check_net_params(self)
+        with whole_or_nothing(self):
+            self._partial_fit(X, y, classes, sample_weight)
+        return self
+
+    def _partial_fit(self, X, y, classes, sample_weight):
         first = not hasattr(self, "net_")
         if first and classes is None:
             raise ValueError("classes must be passed on the first call to partial_fit.")
@@ -333,23 +343,28 @@ class FineTunedCNNClassifier(ClassifierMixin, BaseEstimator):
         labels = encoder.transform(y)
         sample_weight = _check_sample_weight(sample_weight, y, ensure_non_negative=True)
         weights = sample_weight * compute_sample_weight(self.class_weight, y)
+        # As they are: they also weigh the images of one call against those of another.
         examples = Examples(images, labels, weights.astype(np.float32))
 
-        seed = int(check_random_state(self.random_state).randint(2**31)) if first else self._seed
-        backbone = resolve_backbone(self, seed)
+        backbone, seed = self._start(anew=first)
         n_frozen = resolve_freeze(self.freeze, backbone) if first else self.n_frozen_stages_
-        body = FrozenBody(make_extractor(self, backbone), n_frozen)
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            ongoing = getattr(self, "_ongoing", None)
-            if ongoing is None:
-                ongoing = OngoingTraining(self, body, examples, len(encoder.classes_), seed)
-            ongoing.go_on(self, body, examples)
+        body = FrozenBody(make_extractor(self, as_seen(self, backbone)), n_frozen)
+        ongoing = getattr(self, "_ongoing", None)
+        if ongoing is None:
+            ongoing = OngoingTraining(self, body, examples, len(encoder.classes_), seed)
+        ongoing.go_on(self, body, examples)
 
         self._keep(encoder.classes_, n_frozen, backbone, seed)
         self._ongoing = ongoing
         self.net_, self.history_ = ongoing.net, ongoing.record.epochs_
-        return self
+
+    def _start(self, *, anew: bool) -> tuple[Backbone, int]:
+        """Return the backbone and the seed of a new training, or those of the one that is gone on with."""
+        start_clean_after_fork()
+        if not anew:
+            return self._fitted_backbone(), self._seed
+        seed = int(check_random_state(self.random_state).randint(2**31))
+        return load_backbone(self.backbone, self.weights, seed), seed
 
     def predict_proba(self, X):
         """Return the probability of each class.
@@ -365,8 +380,9 @@ class FineTunedCNNClassifier(ClassifierMixin, BaseEstimator):
             Columns in the order of `classes_`.
         """
         check_is_fitted(self)
+        start_clean_after_fork()
         images = check_images(self, X, reset=False)
-        backbone = resolve_backbone(self, self._seed)
+        backbone = as_seen(self, self._fitted_backbone())
         device = resolve_device(self.device)
         network, parts = self.net_.module_.eval().to(device), Halving(self.batch_size)
         body = FrozenBody(make_extractor(self, backbone), self.n_frozen_stages_)
@@ -403,8 +419,14 @@ class FineTunedCNNClassifier(ClassifierMixin, BaseEstimator):
         return self.classes_[probabilities.argmax(axis=1)]
 
     def _keep(self, classes: np.ndarray, n_frozen: int, backbone: Backbone, seed: int) -> None:
-        self.classes_, self.n_frozen_stages_ = classes, n_frozen
-        self.weights_checksum_, self._seed = backbone.checksum, seed
+        self.classes_, self.n_frozen_stages_, self._seed = classes, n_frozen, seed
+        self._keep_backbone(backbone)
+
+    def _n_kept_stages(self) -> int:
+        return self.n_frozen_stages_  # the others are in the trained network
+
+    def __sklearn_is_fitted__(self):
+        return hasattr(self, "net_")
 
     def _check_same_classes(self, classes: np.ndarray) -> None:
         if not np.array_equal(classes, self.classes_):
@@ -429,7 +451,8 @@ class FineTunedCNNClassifier(ClassifierMixin, BaseEstimator):
             widths = [len(value) for name, value in learned.items() if name.startswith("head.") and value.ndim == 1]
             if widths != [*self.head_hidden, len(self.classes_)]:  # before a changed file makes it build a huge head
                 raise WeightsMismatchError(f"The head has layers of {widths}, not what {self!r} says.")
-            network = new_network(self, resolve_backbone(self, self._seed), self.n_frozen_stages_, len(self.classes_))
+            backbone = self._backbone or self._skeleton(0, {})
+            network = new_network(self, backbone, self.n_frozen_stages_, len(self.classes_), self._seed)
             network.load_state_dict({name: torch.tensor(value) for name, value in learned.items()})
             recipe = resolve_recipe(self, 1, network.keep_statistics)
             self.net_ = new_net(self, network, recipe).initialize()

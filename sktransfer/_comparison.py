@@ -33,6 +33,8 @@ class StrategyComparison:
         The best strategy, fitted to all images; not there with ``refit=False``.
     """
 
+    __module__ = "sktransfer"
+
     scoring: str
     test_share: float
     estimators: dict[str, BaseEstimator] = field(default_factory=dict)

@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import io
 import math
-import re
 import threading
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from typing import Literal, TypeAlias, cast
+from collections.abc import Callable
+from typing import Literal, TypeAlias
 
 import numpy as np
+import PIL
 from PIL import Image, ImageFile
 
 from ._exceptions import ImageError
+from ._warnings import warnings_ignored
 
 ValueRange: TypeAlias = Literal["auto"] | tuple[float, float]
+
+DECODING_VERSION = 1  # of what is done here; a change makes every stored row unknown
 
 # Black and white where nobody needs to be told. Integers of any other dtype could mean anything.
 _NATURAL_RANGE = {"b1": (0, 1), "u1": (0, 255), "u2": (0, 65535), "f2": (0, 1), "f4": (0, 1), "f8": (0, 1)}
@@ -59,7 +60,7 @@ def rgb_from_file(
     With `least_side`, a JPEG may come out at a half, a quarter or an eighth of its size, as long as its shorter side
     keeps so many pixels. Its decoder leaves out what would be averaged away, several times faster for a large photo.
     """
-    with _pillow_warnings_ignored(), Image.open(io.BytesIO(content), formats=readable_formats()) as opened:
+    with warnings_ignored("PIL"), Image.open(io.BytesIO(content), formats=readable_formats()) as opened:
         if least_side is not None and opened.format == "JPEG":
             shrink = max(1.0, min(opened.size) / least_side)
             opened.draft(None, (math.ceil(opened.width / shrink), math.ceil(opened.height / shrink)))
@@ -69,7 +70,7 @@ def rgb_from_file(
 
 def rgb_from_pil(image: Image.Image, value_range: ValueRange) -> np.ndarray:
     """Decode a PIL image, which is left as it was."""
-    with _pillow_warnings_ignored():
+    with warnings_ignored("PIL"):
         with _first_use:
             copy = image.copy()
         return _rgb_from_pillow(copy, value_range)
@@ -118,6 +119,11 @@ def resize(
 # Pillow
 
 
+def decoder_identity() -> str:
+    """Name the decoder, its version and its settings: all that the pixels of a file depend on."""
+    return f"decoding {DECODING_VERSION}, Pillow {PIL.__version__}, truncated={ImageFile.LOAD_TRUNCATED_IMAGES}"
+
+
 def readable_formats() -> list[str]:
     """Name the formats that are read, as this machine's Pillow has them."""
     Image.init()
@@ -136,23 +142,6 @@ def _refuse_bombs(image: Image.Image) -> None:
             f"its {image.width} x {image.height} = {pixels} pixels exceed the limit of {limit} pixels, it could be a "
             "decompression bomb. If you trust it, raise PIL.Image.MAX_IMAGE_PIXELS."
         )
-
-
-@contextmanager
-def _pillow_warnings_ignored() -> Iterator[None]:
-    """Keep Pillow's warnings, where a user has turned them into errors, from deciding what an image looks like.
-
-    `warnings.catch_warnings` swaps the filters of the whole process, so threads that overlap put back each other's.
-    To add a filter of one's own, and to take it out of the same list, is safe in whatever order threads come and go.
-    """
-    filters = cast("list[tuple]", warnings.filters)
-    ours = ("ignore", None, Warning, re.compile("PIL"), 0)
-    filters.insert(0, ours)
-    try:
-        yield
-    finally:
-        with suppress(ValueError):  # gone if someone called warnings.resetwarnings()
-            filters.remove(ours)
 
 
 def _rgb_from_pillow(image: Image.Image, value_range: ValueRange) -> np.ndarray:

@@ -8,10 +8,9 @@ import importlib.util
 import itertools
 import sys
 import threading
-import warnings
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -21,18 +20,44 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ._backbones import Backbone
 from ._device_memory import Halving
+from ._registry import built_once, start_clean_after_fork
+from ._warnings import warnings_ignored
 
 CACHED_IMAGES = 8  # run at a time on a CPU; their maps stay in its cache
 POOLINGS = ("avg", "max", "avgmax", "flatten")
 
 
 def resolve_device(device: str) -> torch.device:
-    """Return the device asked for; "auto" takes a GPU where there is one."""
-    if device != "auto":
-        return torch.device(device)
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    """Return the device asked for; "auto" takes a GPU where there is one.
+
+    Raises
+    ------
+    ValueError
+        If this machine has no such device.
+    """
+    if device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        found = torch.device(device)
+        there = _is_there(found)
+    except RuntimeError:  # torch knows no such kind of device
+        there = False
+    if not there:
+        raise ValueError(
+            f"device={device!r} is not there on this machine. Expected 'auto', 'cpu', 'cuda' or 'mps'; 'auto' takes a "
+            "GPU where there is one."
+        )
+    return found
+
+
+def _is_there(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return (device.index or 0) < torch.cuda.device_count()
+    if device.type == "mps":
+        return torch.backends.mps.is_available()
+    return device.type == "cpu" or device.type == str(torch.accelerator.current_accelerator())
 
 
 def pool(maps: torch.Tensor, pooling: str) -> torch.Tensor:
@@ -162,12 +187,10 @@ class OpenVINOEngine:
             return torch.from_numpy(np.array(result, dtype=np.float32))  # a copy: the request owns its output
 
     def _compile(self, n: int, inputs: np.ndarray) -> Any:
-        with _telemetry_off():
-            import openvino
-
+        openvino = _openvino()
         if self._model is None:
-            with torch.inference_mode(), warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # torch's tracer warns of shapes taken as constants
+            # torch's tracer notes what it traces where all threads see it. It also warns of shapes taken as constants.
+            with _converting, torch.inference_mode(), warnings_ignored(""):
                 self._model = openvino.convert_model(self.network, example_input=torch.from_numpy(inputs[:1].copy()))
         model = self._model.clone()
         model.reshape(openvino.PartialShape([n, *inputs.shape[1:]]))
@@ -177,6 +200,17 @@ class OpenVINOEngine:
             "PERFORMANCE_HINT": "LATENCY",
         }
         return openvino.Core().compile_model(model, "CPU", options).create_infer_request()
+
+
+_converting = threading.RLock()
+
+
+def _openvino() -> Any:
+    """Import OpenVINO, in one thread at a time."""
+    with _converting, _telemetry_off():
+        import openvino
+
+        return openvino
 
 
 @contextmanager
@@ -195,9 +229,6 @@ def _telemetry_off() -> Iterator[None]:
 
 
 Engine = TorchEngine | OpenVINOEngine
-
-_built: OrderedDict[tuple, Engine] = OrderedDict()
-_building = threading.Lock()
 
 
 def resolve_engine(engine: str, device: torch.device) -> str:
@@ -224,18 +255,48 @@ def make_engine(
     batch_size: int,
 ) -> Engine:
     """Return the engine for a cut; within a process the same one is built once, and the last few are kept."""
-    key = (backbone.checksum, backbone.preprocessing, *cuts, pooling, start, engine, device, precision, batch_size)
-    with _building:
-        if key not in _built:
-            network = CutNetwork(backbone, cuts, pooling, start)
-            if engine == "openvino":
-                _built[key] = OpenVINOEngine(network, batch_size, precision)
-            else:
-                _built[key] = TorchEngine(network, _sample(backbone, start), device, precision)
-            while len(_built) > 8:
-                _built.popitem(last=False)
-        _built.move_to_end(key)
-        return _built[key]
+    start_clean_after_fork()
+    identity = engine_identity(engine, device, precision)
+    threads = torch.get_num_threads()
+    key = (*backbone.identity, backbone.preprocessing, *cuts, pooling, start, identity, device, batch_size, threads)
+
+    def build() -> Engine:
+        network = CutNetwork(backbone, cuts, pooling, start)
+        if engine == "openvino":
+            return OpenVINOEngine(network, batch_size, precision)
+        return TorchEngine(network, _sample(backbone, start), device, precision)
+
+    return built_once(key, build)
+
+
+def engine_identity(engine: str, device: torch.device, precision: str) -> str:
+    """Name an engine with its version, its device, and every switch that bears on the values it computes."""
+    parts = [engine, _version(engine), device.type, precision]
+    if engine == "openvino":
+        # Without bfloat16 in the processor OpenVINO computes in float32 and tells nobody.
+        parts += ["native"] if precision == "bfloat16" and _openvino_has_bfloat16() else []
+    else:
+        # Whether float32 products may run in TensorFloat-32 or bfloat16.
+        parts += [switch.fp32_precision for switch in _fp32_switches(device)]
+        parts += [f"deterministic={torch.are_deterministic_algorithms_enabled()}"]
+    if device.type == "cuda":
+        parts += [torch.cuda.get_device_name(device)]
+    return " ".join(map(str, parts))
+
+
+_version = functools.cache(version)  # it is asked for each batch, and looks through files
+
+
+def _fp32_switches(device: torch.device) -> list[Any]:
+    backends: Any = torch.backends
+    if device.type == "cuda":
+        return [backends.cuda.matmul, backends.cudnn.conv]
+    return [backends.mkldnn.matmul, backends.mkldnn.conv] if device.type == "cpu" else []
+
+
+@functools.cache
+def _openvino_has_bfloat16() -> bool:
+    return "BF16" in _openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def folded(network: CutNetwork, sample: torch.Tensor) -> CutNetwork:
@@ -283,16 +344,22 @@ def feature_counts(backbone: Backbone, cuts: Sequence[int], pooling: str) -> lis
     return [counts[cut - 1] for cut in cuts]
 
 
-@functools.lru_cache(maxsize=16)
+_counts: dict[tuple, list[int]] = {}  # a few numbers for each network, which is not kept alive by them
+
+
 def _all_feature_counts(backbone: Backbone, pooling: str) -> list[int]:
     """Return the number of pooled features after each stage, found by running one black image."""
-    counts = []
     size = backbone.preprocessing.size
     if pooling != "flatten":  # then the number does not depend on the size
         size = (min(size[0], 256), min(size[1], 256))
-    with torch.inference_mode():
-        x = torch.zeros(1, 3, *size)
-        for stage in backbone.stages:
-            x = stage(x)
-            counts.append(pool(x, pooling).shape[1])
-    return counts
+    key = (*backbone.identity, pooling, size)
+    if key not in _counts:
+        start_clean_after_fork()
+        counts = []
+        with torch.inference_mode():
+            x = torch.zeros(1, 3, *size)
+            for stage in backbone.stages:
+                x = stage(x)
+                counts.append(pool(x, pooling).shape[1])
+        _counts[key] = counts
+    return _counts[key]

@@ -35,6 +35,8 @@ class BadImage:
         Why it cannot be read.
     """
 
+    __module__ = "sktransfer"
+
     index: int
     path: str | None
     reason: str
@@ -42,6 +44,8 @@ class BadImage:
 
 class SktransferError(Exception):
     """Base class: catch it to catch every error of this package."""
+
+    __module__ = "sktransfer"
 
 
 class ImageError(SktransferError, ValueError):
@@ -53,6 +57,8 @@ class ImageError(SktransferError, ValueError):
         The images to blame; empty where X as a whole, or a parameter, is.
     """
 
+    __module__ = "sktransfer"
+
     def __init__(self, message: str, bad_images: Sequence[BadImage] = ()) -> None:
         super().__init__(message)
         self.bad_images = tuple(bad_images)
@@ -61,26 +67,40 @@ class ImageError(SktransferError, ValueError):
 class BackboneError(SktransferError, ValueError):
     """A backbone cannot be had as asked for."""
 
+    __module__ = "sktransfer"
+
 
 class UnknownBackboneError(BackboneError):
     """There is no backbone of that name; the message offers the nearest names."""
+
+    __module__ = "sktransfer"
 
 
 class WeightsNotFoundError(BackboneError):
     """The weights are not on this machine and could not be fetched."""
 
+    __module__ = "sktransfer"
+
 
 class WeightsMismatchError(BackboneError):
     """The weights do not fit the network, or differ from those the estimator was fitted with."""
+
+    __module__ = "sktransfer"
 
 
 class DeviceMemoryError(SktransferError, RuntimeError):
     """Not even half a batch fits the memory of the device."""
 
+    __module__ = "sktransfer"
+
 
 class ModelFileError(SktransferError, ValueError):
     """A saved model is damaged, of another format, or holds what is not trusted; or an estimator cannot be saved."""
 
+    __module__ = "sktransfer"
+
 
 class TrainingError(SktransferError, RuntimeError):
     """Training went astray: the loss is no longer a number."""
+
+    __module__ = "sktransfer"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import tempfile
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import joblib
@@ -17,15 +18,18 @@ import torch
 import xxhash
 from tqdm.auto import tqdm
 
-from ._activation_store import ActivationStore, fingerprint, row_key
+from ._activation_store import ActivationStore
 from ._backbones import Backbone
 from ._bad_images import with_all_others
-from ._engines import Engine, feature_counts, make_engine, resolve_engine
+from ._decoding import decoder_identity
+from ._engines import Engine, engine_identity, feature_counts, make_engine, resolve_engine
 from ._exceptions import BadImage, ImageError
 from ._images import Images
-from ._preprocessing import Augmentation, augment_canvas
+from ._keys import Origin, fingerprint, row_key
+from ._preprocessing import View, augment_canvas
 
 SPILL_BYTES = 2**30  # larger activations of a training set go to a memory-mapped file
+_FILL = 2**20  # bytes that are written at a time to fill a file
 _CHUNK = 8  # images that one thread looks up or decodes at a time
 
 
@@ -43,7 +47,7 @@ class Views:
     seed : int
     """
 
-    augment: Augmentation
+    augment: View
     name: str | None
     count: int
     seed: int
@@ -161,23 +165,21 @@ class Extractor:
         rows = _Rows(len(indices) * n_views, spill)
         waiting: dict[int, list[_Prepared]] = defaultdict(list)
         own_bar = bar if bar is not None else progress_bar(len(indices), "Extracting features", self.verbose)
-        # The threads seed torch's global generator to draw views.
-        with torch.random.fork_rng(devices=[], enabled=views is not None):
-            for chunk in self._ahead(lookup, images, len(indices), n_views):
-                for prepared in chunk:
-                    if prepared.faults:
-                        faults.extend(prepared.faults)
-                        unread.append(prepared.slot)
-                        continue
-                    if prepared.start is None:
-                        rows.place(prepared.slot, prepared.array)
-                        continue
-                    batch = waiting[prepared.start]
-                    batch.append(prepared)
-                    if len(batch) == self.batch_size:
-                        self._compute(self.engine(cuts, pooling, prepared.start), batch, rows)
-                        batch.clear()
-                own_bar.update(len(chunk) // n_views)
+        for chunk in self._ahead(lookup, images, len(indices), n_views):
+            for prepared in chunk:
+                if prepared.faults:
+                    faults.extend(prepared.faults)
+                    unread.append(prepared.slot)
+                    continue
+                if prepared.start is None:
+                    rows.place(prepared.slot, prepared.array)
+                    continue
+                batch = waiting[prepared.start]
+                batch.append(prepared)
+                if len(batch) == self.batch_size:
+                    self._compute(self.engine(cuts, pooling, prepared.start), batch, rows)
+                    batch.clear()
+            own_bar.update(len(chunk) // n_views)
         for start, batch in waiting.items():
             if batch:
                 self._compute(self.engine(cuts, pooling, start), batch, rows)
@@ -263,63 +265,82 @@ class _Lookup:
         self.images, self.indices, self.views, self.tolerant = images, indices, views, tolerant
         self.preprocessing = extractor.backbone.preprocessing
         self.store = extractor.store if views is None or views.name is not None else None
-        common = (
-            f"{extractor.backbone.checksum}|{self.preprocessing!r}|{images.value_range}|"
-            f"{extractor.engine_name} {extractor.device.type} {extractor.precision}"
+        backbone = extractor.backbone
+        self.origin = Origin(
+            backbone=" ".join(backbone.identity),
+            preprocessing=self.preprocessing,
+            value_range=images.value_range,
+            decoder=decoder_identity(),
+            engine=engine_identity(extractor.engine_name, extractor.device, extractor.precision),
+            cuts=cuts,
+            pooling=pooling,
         )
-        self.namespace = f"{common}|{cuts}|{pooling}"
         # A stored map at a shallower cut saves the decoding and the stages before it.
         deepest = cuts[0] if pooling is not None else cuts[0] - 1
-        self.maps = [(start, f"{common}|{(start,)}|None") for start in range(deepest, 0, -1)]
+        self.maps = [(start, replace(self.origin, cuts=(start,), pooling=None)) for start in range(deepest, 0, -1)]
         # Where rows are found, and which of their columns: stored features of every stage hold those asked for.
-        self.sources: list[tuple[str, np.ndarray | None]] = [(self.namespace, None)]
-        every = tuple(range(1, len(extractor.backbone.stages) + 1))
+        self.sources: list[tuple[Origin, np.ndarray | None]] = [(self.origin, None)]
+        every = tuple(range(1, len(backbone.stages) + 1))
         if self.store is not None and pooling is not None and cuts != every:
-            ends = np.cumsum(feature_counts(extractor.backbone, every, pooling))
+            ends = np.cumsum(feature_counts(backbone, every, pooling))
             of_stage = np.split(np.arange(ends[-1]), ends[:-1])
             columns = np.concatenate([of_stage[cut - 1] for cut in cuts])
-            self.sources.append((f"{common}|{every}|{pooling}", columns))
+            self.sources.append((replace(self.origin, cuts=every), columns))
 
     def __call__(self, slots: range) -> list[_Prepared]:
         return [row for slot in slots for row in self._rows_or_fault(slot)]
 
     def _rows_or_fault(self, slot: int) -> list[_Prepared]:
         try:
-            return list(self._rows_of(slot))
+            return self._rows_of(slot)
         except ImageError as error:
             if not self.tolerant:
                 raise
             return [_Prepared(slot, None, None, _NOTHING, error.bad_images)]
 
-    def _rows_of(self, slot: int) -> Iterator[_Prepared]:
+    def _rows_of(self, slot: int) -> list[_Prepared]:
+        """Return the rows of an image, one for each view; it is read once, and decoded if a row needs it."""
         index = int(self.indices[slot])
-        canvas: np.ndarray | None = None  # decoded once for all views, and only if one of them needs it
+        if self.store is None and self.views is None:
+            return [_Prepared(slot, None, 0, self._canvas(index, None))]
+        content, item = fingerprint(self.images, index)
+        rows = self._found(slot, content)
+        if all(row.start != 0 for row in rows):
+            return rows
+        if item is None:  # The file was known. What is decoded must be what the keys are about.
+            known, (content, item) = content, fingerprint(self.images, index, anew=True)
+            rows = rows if content == known else self._found(slot, content)
+        canvas = self._canvas(index, item)
         if self.views is None:
-            content = fingerprint(self.images, index) if self.store is not None else b""
-            row = self._found(slot, content, "")
-            yield row._replace(array=self._canvas(index)) if row.start == 0 else row
-            return
-        content = fingerprint(self.images, index)
-        for view in range(self.views.count):
-            seed = self.views.seed_of(content, view)
-            row = self._found(slot * self.views.count + view, content, f"{self.views.name} {seed}")
-            if row.start == 0:
-                canvas = self._canvas(index) if canvas is None else canvas
-                row = row._replace(array=augment_canvas(canvas, self.views.augment, seed))
-            yield row
+            return [row._replace(array=canvas) if row.start == 0 else row for row in rows]
+        return [
+            row._replace(array=augment_canvas(canvas, self.views.augment, self.views.seed_of(content, view)))
+            if row.start == 0
+            else row
+            for view, row in enumerate(rows)
+        ]
 
-    def _canvas(self, index: int) -> np.ndarray:
-        return self.preprocessing.canvas(self.images.decode(index, self.preprocessing.least_side))
+    def _canvas(self, index: int, item: Any) -> np.ndarray:
+        return self.preprocessing.canvas(self.images.decode(index, self.preprocessing.least_side, item))
 
-    def _found(self, slot: int, content: bytes, view: str) -> _Prepared:
+    def _found(self, slot: int, content: bytes) -> list[_Prepared]:
+        if self.views is None:
+            return [self._row(slot, content, "")]
+        first = slot * self.views.count
+        return [
+            self._row(first + view, content, f"{self.views.name} {self.views.seed_of(content, view)}")
+            for view in range(self.views.count)
+        ]
+
+    def _row(self, slot: int, content: bytes, view: str) -> _Prepared:
         """Return the row, or the deepest stored map on the way to it, or a start from pixels."""
         if self.store is None:
             return _Prepared(slot, None, 0, _NOTHING)
-        key = row_key(self.namespace, content, view)
+        key = row_key(self.origin, content, view)
         row = None
         for source in self.sources:
-            namespace, columns = source
-            row = self.store.get(row_key(namespace, content, view))
+            origin, columns = source
+            row = self.store.get(row_key(origin, content, view))
             if row is not None:
                 row = row if columns is None else row[columns]
                 if source is not self.sources[0]:
@@ -328,8 +349,8 @@ class _Lookup:
         self.store.count(found=row is not None)
         if row is not None:
             return _Prepared(slot, key, None, row)
-        for start, namespace in self.maps:
-            stored = self.store.get(row_key(namespace, content, view))
+        for start, origin in self.maps:
+            stored = self.store.get(row_key(origin, content, view))
             if stored is not None:
                 return _Prepared(slot, key, start, stored)
         return _Prepared(slot, key, 0, _NOTHING)
@@ -349,8 +370,7 @@ class _Rows:
         if self.array is None:
             shape = (self.n, *row.shape)
             if self.spill and self.n * row.nbytes > SPILL_BYTES:
-                with tempfile.TemporaryFile(prefix="sktransfer-") as file:  # the map outlives the name and the handle
-                    self.array = np.memmap(file, dtype=row.dtype, mode="w+", shape=shape)
+                self.array = _on_disk(shape, row.dtype)
             else:
                 self.array = np.empty(shape, dtype=row.dtype)
         self.array[slot] = row
@@ -358,6 +378,30 @@ class _Rows:
     def values(self) -> np.ndarray:
         assert self.array is not None  # `as_images` refuses empty input
         return self.array
+
+
+def _on_disk(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """Return an array in a temporary file whose room on the disk is taken beforehand.
+
+    A file that grows only when it is written would end the process on a full disk, without an error.
+    """
+    n_bytes = math.prod(shape) * dtype.itemsize
+    with tempfile.TemporaryFile(prefix="sktransfer-") as file:  # the map outlives the name and the handle
+        try:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, n_bytes)
+            else:
+                for _ in range(0, n_bytes, _FILL):
+                    file.write(bytes(_FILL))
+                file.flush()
+        except OSError as error:
+            raise OSError(
+                error.errno,
+                f"The activations of {shape[0]} images need {n_bytes / 1e9:.1f} GB in {tempfile.gettempdir()!r}, which "
+                f"has no room for them ({error.strerror}). Set TMPDIR to a folder on a larger disk, or freeze more "
+                "stages, or pass a smaller image_size",
+            ) from error
+        return np.memmap(file, dtype=dtype, mode="r+", shape=shape)
 
 
 def _map_ahead(function: Callable[[Any], Any], items: Iterable[Any], workers: int, depth: int) -> Iterator[Any]:

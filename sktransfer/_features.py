@@ -6,20 +6,22 @@ import warnings
 from collections.abc import Sequence
 
 import numpy as np
-from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
+from sklearn.base import TransformerMixin, _fit_context
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import Pipeline
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from ._backbones import Backbone
+from ._backbones import Backbone, load_backbone
 from ._bad_images import listed
 from ._engines import POOLINGS, feature_counts
-from ._inputs import SHARED_CONSTRAINTS, check_images, make_extractor, resolve_backbone, resolve_stage
+from ._inputs import SHARED_CONSTRAINTS, as_seen, check_images, make_extractor, resolve_stage
 from ._linear import OneThreadLogisticRegression
+from ._portable import Portable, whole_or_nothing
+from ._registry import start_clean_after_fork
 
 
-class PretrainedCNNFeatures(TransformerMixin, BaseEstimator):
+class PretrainedCNNFeatures(TransformerMixin, Portable):
     """Bottleneck features of a pretrained convolutional network.
 
     Each image is resized, cropped and normalised as the network's weights were trained, run through its
@@ -95,7 +97,8 @@ class PretrainedCNNFeatures(TransformerMixin, BaseEstimator):
     ``fit`` learns nothing from the images: it checks the parameters and records which weights are used. So
     features may be extracted before cross-validation as well as within it.
 
-    The network is always in eval mode, and its weights are never pickled.
+    The network is always in eval mode. Published weights are not pickled, but looked up again by name when they are
+    first needed, and their checksum is compared. Random weights and those of a local file are pickled.
 
     References
     ----------
@@ -110,6 +113,8 @@ class PretrainedCNNFeatures(TransformerMixin, BaseEstimator):
     >>> PretrainedCNNFeatures().fit_transform(photos).shape
     (2, 1280)
     """
+
+    __module__ = "sktransfer"  # where users find it; files and pickles name it
 
     _parameter_constraints: dict = {
         **SHARED_CONSTRAINTS,
@@ -175,14 +180,14 @@ class PretrainedCNNFeatures(TransformerMixin, BaseEstimator):
         -------
         self : PretrainedCNNFeatures
         """
-        check_images(self, X, reset=True)
-        vars(self).pop("weights_checksum_", None)  # fitting again may take other weights
-        backbone = resolve_backbone(self)
-        cuts = self._cuts(backbone)
-        counts = feature_counts(backbone, cuts, self.pooling)
-        self.weights_checksum_ = backbone.checksum
-        self.n_features_out_ = sum(counts)
-        self._feature_counts = dict(zip((backbone.stage_names[cut - 1] for cut in cuts), counts, strict=True))
+        with whole_or_nothing(self):
+            check_images(self, X, reset=True)
+            backbone = load_backbone(self.backbone, self.weights)
+            cuts = self._cuts(backbone)
+            counts = feature_counts(as_seen(self, backbone), cuts, self.pooling)
+            self._feature_counts = dict(zip((backbone.stage_names[cut - 1] for cut in cuts), counts, strict=True))
+            self.n_features_out_ = sum(counts)
+            self._keep_backbone(backbone)
         return self
 
     def transform(self, X):
@@ -208,8 +213,9 @@ class PretrainedCNNFeatures(TransformerMixin, BaseEstimator):
             If images cannot be read and `on_error` is "nan". The message lists them.
         """
         check_is_fitted(self)
+        start_clean_after_fork()
         images = check_images(self, X, reset=False)
-        backbone = resolve_backbone(self)
+        backbone = as_seen(self, self._fitted_backbone())
         bad = [] if self.on_error == "nan" else None
         features = make_extractor(self, backbone).run(images, self._cuts(backbone), self.pooling, bad=bad)
         if bad:
@@ -237,6 +243,9 @@ class PretrainedCNNFeatures(TransformerMixin, BaseEstimator):
         check_is_fitted(self)
         names = [f"{stage}_{i}" for stage, count in self._feature_counts.items() for i in range(count)]
         return np.asarray(names, dtype=object)
+
+    def __sklearn_is_fitted__(self):
+        return hasattr(self, "n_features_out_")
 
     def _cuts(self, backbone: Backbone) -> list[int]:
         if self.layer == "all":

@@ -18,6 +18,7 @@ from torch import nn
 from ._backbones import Backbone
 from ._engines import CACHED_IMAGES, CutNetwork, feature_counts, pool, resolve_device
 from ._linear import OneThreadLogisticRegression
+from ._random import global_generator, with_own_dropout
 
 LABEL_SMOOTHING = 0.1
 GRADIENT_NORM = 1.0  # longer gradients are cut to this length
@@ -110,20 +111,25 @@ class TunedNetwork(nn.Module):
         return self
 
 
-def new_network(estimator: BaseEstimator, backbone: Backbone, n_frozen: int, n_classes: int) -> TunedNetwork:
-    """Return the stages after the cut with a random head, as the classifier's parameters have it."""
+def new_network(estimator: BaseEstimator, backbone: Backbone, n_frozen: int, n_classes: int, seed: int) -> TunedNetwork:
+    """Return the stages after the cut with a random head, as the classifier's parameters have it.
+
+    `seed` draws the head, and the masks of all dropout.
+    """
     (n_features,) = feature_counts(backbone, [len(backbone.stages)], "avg")
     # Without a rate they are as good as frozen: no gradients, which would count when gradients are clipped.
     learns = estimator.weights is None or estimator.lr_factor > 0
-    network = TunedNetwork(
-        copy.deepcopy(backbone.stages[n_frozen:]).requires_grad_(learns),
-        n_features,
-        n_classes,
-        head_hidden=estimator.head_hidden,
-        dropout=estimator.dropout,
-        keep_statistics=backbone.pretrained,
-        low_precision=estimator.precision == "bfloat16",
-    )
+    with global_generator(seed):
+        network = TunedNetwork(
+            copy.deepcopy(backbone.stages[n_frozen:]).requires_grad_(learns),
+            n_features,
+            n_classes,
+            head_hidden=estimator.head_hidden,
+            dropout=estimator.dropout,
+            keep_statistics=backbone.pretrained,
+            low_precision=estimator.precision == "bfloat16",
+        )
+    with_own_dropout(network, seed)
     return network.to(resolve_device(estimator.device)).to(memory_format=torch.channels_last)
 
 

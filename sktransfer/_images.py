@@ -53,7 +53,15 @@ class Images(Sequence):
     def __getitem__(self, i: int) -> np.ndarray:  # type: ignore[override]  # no slices
         return self.decode(i)
 
-    def decode(self, i: int, least_side: int | None = None) -> np.ndarray:
+    def read(self, i: int) -> Any:
+        """Return image `i` undecoded: the bytes of a file, or else the item itself.
+
+        Pass it to `content` and `decode`, so that both are about the same bytes, and a file is read once.
+        """
+        with self._blamed_on(i) as item:
+            return _file_content(item) if _is_path(item) else item
+
+    def decode(self, i: int, least_side: int | None = None, item: Any = None) -> np.ndarray:
         """Return image `i`; with `least_side`, a large JPEG may be decoded at a fraction of its size.
 
         Parameters
@@ -61,9 +69,11 @@ class Images(Sequence):
         i : int
         least_side : int or None
             Pixels that the shorter side keeps at least.
+        item : object, default=None
+            What `read` returned; None reads it now.
         """
-        with self._blamed_on(i) as item:
-            return self._decoded(item, least_side)
+        with self._blamed_on(i) as own:
+            return self._decoded(own if item is None else item, least_side)
 
     def path(self, i: int) -> str | None:
         """Return the path of image `i`, or None if it is not a file."""
@@ -74,13 +84,14 @@ class Images(Sequence):
         """Say which image this is, for messages: ``image 3 (/data/cat.jpg)``."""
         return f"image {range(len(self))[i]} ({_described(self._item(i))})"
 
-    def content(self, i: int) -> bytes | bytearray | memoryview:
+    def content(self, i: int, item: Any = None) -> bytes | bytearray | memoryview:
         """Return what tells image `i` from any other one, undecoded where possible, to be hashed.
 
         That is the file itself, or the pixels behind their dtype and shape. `value_range`, on which the meaning of
-        arrays and of 16-bit files depends, is no part of it.
+        arrays and of 16-bit files depends, is no part of it. `item` is what `read` returned; None reads it now.
         """
-        with self._blamed_on(i) as item:
+        with self._blamed_on(i) as own:
+            item = own if item is None else item
             if _is_path(item):
                 return _file_content(item)
             if isinstance(item, (bytes, bytearray, memoryview)):

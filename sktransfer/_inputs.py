@@ -16,7 +16,6 @@ from sklearn.utils.validation import validate_data
 from ._activation_store import resolve_store
 from ._backbones import Backbone, load_backbone
 from ._engines import resolve_device
-from ._exceptions import WeightsMismatchError
 from ._extraction import Extractor
 from ._images import Images, as_images, is_flat
 
@@ -86,22 +85,15 @@ def check_folds(y: np.ndarray, n_folds: int) -> None:
 
 
 def resolve_backbone(estimator: BaseEstimator, seed: int = 0) -> Backbone:
-    """Return the backbone an estimator's parameters ask for.
+    """Return the backbone that an estimator's parameters ask for, for images as they ask for."""
+    return as_seen(estimator, load_backbone(estimator.backbone, estimator.weights, seed))
 
-    Once the estimator is fitted it carries ``weights_checksum_``; a backbone with other weights is refused.
-    """
-    backbone = load_backbone(estimator.backbone, estimator.weights, seed)
-    # Within a size of one's own the whole image would be smaller than the weights know it.
+
+def as_seen(estimator: BaseEstimator, backbone: Backbone) -> Backbone:
+    """Return a backbone for images of the size and crop that an estimator's parameters ask for."""
+    # If the user sets image_size, showing the whole image would make objects smaller than in pretraining.
     crop = estimator.image_size is not None if estimator.crop == "auto" else estimator.crop
-    backbone = backbone.with_image_size(estimator.image_size, crop)
-    expected = getattr(estimator, "weights_checksum_", backbone.checksum)
-    if backbone.checksum != expected:
-        raise WeightsMismatchError(
-            f"The weights of {estimator.backbone!r} on this machine are not those the estimator was fitted with "
-            f"(SHA-256 {backbone.checksum[:12]}… instead of {expected[:12]}…). Install the same versions of torch, "
-            "timm and of the weights, or fit again."
-        )
-    return backbone
+    return backbone.with_image_size(estimator.image_size, crop)
 
 
 def make_extractor(estimator: BaseEstimator, backbone: Backbone) -> Extractor:

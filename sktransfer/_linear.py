@@ -1,7 +1,36 @@
 """The linear model on features, and why it keeps to one thread."""
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
+
+_counting = threading.Lock()
+_limited = 0  # blocks that run now
+_limits: threadpool_limits | None = None
+
+
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Keep BLAS to one thread in this block; the last block of all threads gives the others back.
+
+    The limit is one of the whole process. If each block put back what it found, two that overlap could leave the
+    process with one thread for good.
+    """
+    global _limited, _limits
+    with _counting:
+        if _limited == 0:
+            _limits = threadpool_limits(1, user_api="blas")
+        _limited += 1
+    try:
+        yield
+    finally:
+        with _counting:
+            _limited -= 1
+            if _limited == 0 and _limits is not None:
+                _limits.restore_original_limits()
 
 
 class OneThreadLogisticRegression(LogisticRegression):
@@ -12,7 +41,9 @@ class OneThreadLogisticRegression(LogisticRegression):
     (``benchmarks/linear_threads.py``).
     """
 
+    # Saved models name this class by its place: "sktransfer._linear" must stay importable.
+
     def fit(self, X, y, sample_weight=None):
         """Fit as scikit-learn does."""
-        with threadpool_limits(1, user_api="blas"):
+        with one_blas_thread():
             return super().fit(X, y, sample_weight=sample_weight)

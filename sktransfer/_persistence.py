@@ -13,7 +13,6 @@ not on a list, which is fixed here.
 from __future__ import annotations
 
 import functools
-import glob
 import hashlib
 import inspect
 import io
@@ -63,8 +62,10 @@ def save(estimator: BaseEstimator, path: str | os.PathLike) -> None:
 
     Notes
     -----
-    Only what was learned is saved: of a fine-tuned network the stages after the cut and the head. The frozen stages
-    are looked up by name when the file is loaded, and their checksum compared.
+    The file holds what predicts: of a fine-tuned network the stages after the cut and the head, and every frozen stage
+    whose weights are random or came from a local file. Frozen stages with published weights are left out; they are
+    looked up by name at the first prediction, and their checksum is compared. Where the model was trained is left out
+    too: its device, its folder of activations, and its number of threads.
 
     Examples
     --------
@@ -82,27 +83,43 @@ def save(estimator: BaseEstimator, path: str | os.PathLike) -> None:
     _write_whole(Path(path).expanduser(), _framed(_packed(estimator)))
 
 
-def load(path: str | os.PathLike) -> Any:
+def load(
+    path: str | os.PathLike,
+    *,
+    device: str | None = None,
+    memory: str | os.PathLike | None = None,
+    weights: str | os.PathLike | None = None,
+    n_jobs: int | None = None,
+) -> Any:
     """Read an estimator that `save` wrote.
 
     Parameters
     ----------
     path : path
+    device : str, default=None
+        Where to run it: ``"cpu"``, ``"cuda"``, ``"mps"``. None takes a GPU where there is one.
+    memory : path, default=None
+        A folder to keep activations in. None keeps them in the memory of the process.
+    weights : path, default=None
+        A local file with the published weights of the frozen stages, for a machine that cannot download them. They
+        are used if they are those that the model was fitted with. None looks them up by the backbone's name.
+    n_jobs : int, default=None
+        Threads that decode images. None takes as many as torch uses; -1 takes all cores.
 
     Returns
     -------
     estimator : estimator
-        As it was saved; it predicts the same.
+        As it was saved; it predicts the same. The four parameters hold for every estimator of sktransfer within it.
 
     Raises
     ------
+    FileNotFoundError
+        If there is no such file.
     ModelFileError
-        If the file is no saved model, of another version of the format, truncated, damaged in a single byte, or if it
-        holds a type that is not trusted.
-    WeightsMismatchError
-        If the frozen stages' weights on this machine are not those that the model was fitted with.
-    WeightsNotFoundError
-        If they are not on this machine and cannot be fetched.
+        If it is no saved model, of another version of the format, truncated, damaged in a
+        single byte, or holds a type that is not trusted.
+    ValueError
+        If this machine has no such `device`.
 
     See Also
     --------
@@ -111,10 +128,35 @@ def load(path: str | os.PathLike) -> Any:
     Notes
     -----
     Nothing in the file is run. Only these types are built: scikit-learn's estimators, splitters and scorers, the two of
-    sktransfer, arrays and plain values.
+    sktransfer, arrays and plain values. The file decides neither which folders are read or written, nor the device.
+
+    The first prediction raises `WeightsMismatchError` if the published weights on this machine are not those that the
+    model was fitted with, and `WeightsNotFoundError` if they are not on this machine and cannot be fetched.
+
+    Examples
+    --------
+    >>> import sktransfer
+    >>> model = sktransfer.load("palaces.sktransfer", device="cpu")  # doctest: +SKIP
+    >>> model.predict(["photo.jpg"])  # doctest: +SKIP
+    array(['palace'], dtype='<U6')
     """
+    from ._engines import resolve_device
+    from ._portable import placed
+
+    if device is not None:
+        resolve_device(device)
     path = Path(path).expanduser()
-    return _unpacked(_unframed(path.read_bytes(), str(path)), str(path))
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"There is no model file {str(path)!r}. Relative paths start at {os.getcwd()!r}."
+        ) from error
+    except IsADirectoryError as error:
+        raise ModelFileError(f"{str(path)!r} is a folder. Pass the model file that sktransfer.save wrote.") from error
+    place = {"device": device or "auto", "memory": memory, "n_jobs": n_jobs}
+    with placed(**place, **({} if weights is None else {"weights": os.fspath(weights)})):
+        return _unpacked(_unframed(content, str(path)), str(path))
 
 
 # The frame
@@ -153,8 +195,11 @@ def _unframed(content: bytes, source: str) -> bytes:
 def _packed(estimator: BaseEstimator) -> bytes:
     from skops import io as skops_io
 
+    from ._portable import placed
+
     try:
-        content = skops_io.dumps(estimator)
+        with placed(device="auto", memory=None, n_jobs=None):
+            content = skops_io.dumps(estimator)
         unknown = _untrusted_types(content)
     except Exception as error:  # objects may fail in any way to give away their state
         raise ModelFileError(_cannot_save(estimator, f"{type(error).__name__}: {error}")) from error
@@ -198,6 +243,7 @@ def _trusted_types() -> list[str]:
     """Name what `load` builds beyond skops' own list (scikit-learn's estimators, arrays and plain values)."""
     from sklearn import metrics, model_selection
     from sklearn.metrics import _scorer
+    from sklearn.utils._metadata_requests import MetadataRequest, MethodMetadataRequest
 
     from ._classifier import FineTunedCNNClassifier
     from ._features import PretrainedCNNFeatures
@@ -207,7 +253,9 @@ def _trusted_types() -> list[str]:
     scorers = [kind for kind in vars(_scorer).values() if inspect.isclass(kind) and kind.__module__ == _scorer.__name__]
     functions = [metrics.get_scorer(name)._score_func for name in metrics.get_scorer_names()]
     ours = [FineTunedCNNClassifier, PretrainedCNNFeatures, OneThreadLogisticRegression]
-    trusted = [*ours, *splitters, *scorers, *functions, type(Path())]
+    # Which metadata an estimator routes, in plain values; scikit-learn 1.6 and 1.7 keep it within searches.
+    routing = [MetadataRequest, MethodMetadataRequest]
+    trusted = [*ours, *splitters, *scorers, *functions, *routing]
     return sorted({f"{kind.__module__}.{kind.__qualname__}" for kind in trusted})
 
 
@@ -253,11 +301,12 @@ def _holds_estimators(value: Any) -> bool:
 
 def _write_whole(path: Path, content: bytes) -> None:
     """Write a file aside and rename it, so that nobody ever sees half of it, not even after a power cut."""
-    for abandoned in path.parent.glob(f".{glob.escape(path.name)}-*.tmp"):  # by a writer that was killed
+    # The name aside is short: with the model's own in it, it could be longer than the file system allows.
+    for abandoned in path.parent.glob(".sktransfer-*.tmp"):  # by a writer that was killed
         with suppress(FileNotFoundError):  # another process was faster
             if time.time() - abandoned.stat().st_mtime > _ABANDONED:
                 abandoned.unlink()
-    aside = path.with_name(f".{path.name}-{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    aside = path.with_name(f".sktransfer-{secrets.token_hex(8)}.tmp")
     try:
         with open(aside, "xb") as file:
             file.write(content)

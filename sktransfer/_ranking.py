@@ -44,6 +44,9 @@ class RankedBackbone(NamedTuple):
     milliseconds: float
 
 
+RankedBackbone.__module__ = "sktransfer"
+
+
 @validate_params(
     {"method": [StrOptions({"linear_probe", "logme"})]},
     prefer_skip_nested_validation=True,

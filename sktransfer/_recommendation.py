@@ -62,6 +62,8 @@ class Recommendation:
         model or an SVM takes behind the features is not in it.
     """
 
+    __module__ = "sktransfer"
+
     strategy: str
     estimator: BaseEstimator
     reasons: list[str]

@@ -68,9 +68,9 @@ def train(
         target = examples.labels[held_out], examples.weights[held_out]
         valid_set = TrainingSet(body.activations(examples.images, held_out), *target, body.engine)
 
-    network = first_network(estimator, body, examples, rows, n_classes, trained)
-    recipe = resolve_recipe(estimator, len(rows), body.extractor.backbone.pretrained)
     earlier = estimator.history_ if trained is not None else ()
+    network = first_network(estimator, body, examples, rows, n_classes, trained, (seed, len(earlier)))
+    recipe = resolve_recipe(estimator, len(rows), body.extractor.backbone.pretrained)
     record = Record(len(rows), recipe.max_epochs, estimator.verbose, earlier)
     schedule = warmup_cosine(recipe.max_epochs * len(EvenBatches(train_set, estimator.batch_size)))
     net = new_net(estimator, network, recipe, shuffler=shuffler, valid_set=valid_set, record=record, schedule=schedule)
@@ -103,8 +103,10 @@ class OngoingTraining:
     ) -> None:
         trained = estimator.net_.module_ if hasattr(estimator, "net_") else None
         n_images = len(examples.images)
-        network = first_network(estimator, body, examples, np.arange(n_images), n_classes, trained)
-        self.record = Record(n_images, 1, estimator.verbose, getattr(estimator, "history_", ()))
+        earlier = getattr(estimator, "history_", ())
+        seeds = (seed, len(earlier))
+        network = first_network(estimator, body, examples, np.arange(n_images), n_classes, trained, seeds)
+        self.record = Record(n_images, 1, estimator.verbose, earlier)
         recipe = resolve_recipe(estimator, n_images, body.extractor.backbone.pretrained)
         self.net = new_net(estimator, network, recipe, shuffler=np.random.default_rng([seed, 0]), record=self.record)
         self.net.initialize()
@@ -124,10 +126,11 @@ def first_network(
     rows: np.ndarray,
     n_classes: int,
     trained: TunedNetwork | None,
+    seeds: tuple[int, int],
 ) -> TunedNetwork:
-    """Return the network that training starts from."""
+    """Return the network that training starts from; what goes on from earlier epochs drops other features than they."""
     backbone = body.extractor.backbone
-    network = new_network(estimator, backbone, body.n_frozen, n_classes)
+    network = new_network(estimator, backbone, body.n_frozen, n_classes, hash(seeds) % 2**62)
     if trained is not None:
         take_over(network, trained)
     elif backbone.pretrained:
@@ -142,6 +145,42 @@ def _split(estimator: BaseEstimator, labels: np.ndarray, seed: int) -> tuple[np.
         return np.arange(len(labels)), None
     splitter = StratifiedShuffleSplit(n_splits=1, test_size=estimator.validation_fraction, random_state=seed)
     return next(splitter.split(labels, labels))
+
+
+_SET_BY = {
+    "module": "backbone and freeze",
+    "lr": "lr",
+    "max_epochs": "max_epochs",
+    "batch_size": "batch_size",
+    "iterator_train": "batch_size",
+    "iterator_valid": "batch_size",
+    "train_split": "early_stopping and validation_fraction",
+    "callbacks": "callbacks",
+    "classes": "the labels",
+    "device": "device",
+    "verbose": "verbose",
+    "criterion": "class_weight and sample_weight",
+    "optimizer__weight_decay": "weight_decay",
+    "optimizer__param_groups": "lr_factor",
+    "optimizer__lr": "lr",
+    "warm_start": "warm_start",
+}
+"""What `net_params` cannot hold, and the parameter to use instead. Schedule, weights and record rest on them."""
+
+
+def check_net_params(estimator: BaseEstimator) -> None:
+    """Refuse what the classifier sets itself, since the rest of the training was planned with it.
+
+    Raises
+    ------
+    ValueError
+        If `net_params` holds one of these names.
+    """
+    for name in estimator.net_params or {}:
+        if name in _SET_BY:
+            raise ValueError(
+                f"net_params holds {name!r}, which FineTunedCNNClassifier sets itself. Use {_SET_BY[name]} instead."
+            )
 
 
 def new_net(

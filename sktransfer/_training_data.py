@@ -9,12 +9,13 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+import torchvision
 from sklearn.base import BaseEstimator
 
 from ._engines import Engine
 from ._extraction import Extractor, Views
 from ._images import Images
-from ._preprocessing import VERSION, Augmentation, augment_canvas, resolve_augmentation
+from ._preprocessing import VERSION, View, augment_canvas, resolve_augmentation
 
 Batch = tuple[torch.Tensor, list[torch.Tensor]]
 
@@ -99,7 +100,7 @@ class TrainingSet(torch.utils.data.Dataset):
         labels: np.ndarray,
         weights: np.ndarray,
         engine: Engine,
-        augment: Augmentation | None = None,
+        augment: View | None = None,
         rng: np.random.Generator | None = None,
         n_views: int | None = None,
     ) -> None:
@@ -129,11 +130,9 @@ class TrainingSet(torch.utils.data.Dataset):
         if self.augment is None or self.rng is None:
             return inputs
         seeds = self.rng.integers(2**62, size=len(inputs))
-        with torch.random.fork_rng(devices=[]):
-            views = [
-                augment_canvas(canvas, self.augment, int(seed)) for canvas, seed in zip(inputs, seeds, strict=True)
-            ]
-        return np.stack(views)
+        return np.stack(
+            [augment_canvas(canvas, self.augment, int(seed)) for canvas, seed in zip(inputs, seeds, strict=True)]
+        )
 
 
 def make_training_set(
@@ -156,7 +155,9 @@ def make_training_set(
 
 def make_views(estimator: BaseEstimator, count: int) -> Views:
     """Return `count` augmented views of each image, drawn by `random_state` alone, so that folds share them."""
-    name = f"{estimator.augment} {VERSION}" if isinstance(estimator.augment, str) else None
+    name = None
+    if isinstance(estimator.augment, str):
+        name = f"{estimator.augment} {VERSION}, torch {torch.__version__}, torchvision {torchvision.__version__}"
     seed = int(estimator.random_state) if isinstance(estimator.random_state, Integral) else 0
     augment = resolve_augmentation(estimator.augment)
     assert augment is not None  # the callers ask only where there is one

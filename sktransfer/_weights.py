@@ -130,9 +130,9 @@ def embedded_lite_weights(variant: int) -> Path:
     return path
 
 
-def weights_checksum(state: Mapping[str, torch.Tensor]) -> str:
-    """Return a SHA-256 (hex) over names, types, shapes and values; independent of the file format."""
-    digest = hashlib.sha256()
+def weights_checksum(state: Mapping[str, torch.Tensor], architecture: str = "") -> str:
+    """Return a SHA-256 (hex) over the architecture, names, types, shapes and values; whatever the file format."""
+    digest = hashlib.sha256(architecture.encode())
     for name in sorted(state):
         tensor = state[name].detach().cpu().contiguous()
         digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())

@@ -2,6 +2,8 @@ import os
 
 import pytest
 
+from sktransfer import _activation_store
+
 # Read by scipy when it is imported; without it scikit-learn skips its array API checks.
 os.environ.setdefault("SCIPY_ARRAY_API", "1")
 # Read by matplotlib when it is imported: draw without a screen.
@@ -11,10 +13,8 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 @pytest.fixture(autouse=True)
 def empty_store():
     """No test is fed by what another one stored."""
-    from sktransfer import clear_cache, set_cache_limits
-
-    set_cache_limits(memory_mb=512, disk_mb=10_000)
-    clear_cache()
+    _activation_store.set_cache_limits(memory_mb=512, disk_mb=10_000)
+    _activation_store._memory.clear()  # clear_cache would drop the engines too, which take seconds to build
 
 
 @pytest.fixture

@@ -6,10 +6,11 @@ import timm
 import torch
 from sklearn.datasets import load_digits
 
-from sktransfer import DeviceMemoryError, FineTunedCNNClassifier, PretrainedCNNFeatures, _engines
+from sktransfer import DeviceMemoryError, FineTunedCNNClassifier, PretrainedCNNFeatures
 from sktransfer._device_memory import Halving, is_out_of_memory
 from sktransfer._engines import CutNetwork
 from sktransfer._finetuning import TunedNetwork
+from sktransfer._registry import forget_built
 
 DIGITS, TARGET = load_digits(n_class=3, return_X_y=True)
 DIGITS, TARGET = DIGITS[:48], TARGET[:48]
@@ -44,9 +45,9 @@ def little_memory(monkeypatch):
         monkeypatch.setattr(kind, "forward", limited)
         return sizes
 
-    _engines._built.clear()  # engines remember
+    forget_built()  # engines remember
     yield limit
-    _engines._built.clear()
+    forget_built()
 
 
 @pytest.mark.parametrize("error", MESSAGES)
@@ -82,7 +83,7 @@ def test_other_errors_pass():
 def test_extraction_goes_on_with_half_the_batch(little_memory, no_store, error):
     model = PretrainedCNNFeatures(**TINY, engine="torch")
     expected = model.fit_transform(DIGITS)
-    _engines._built.clear()
+    forget_built()
     sizes = little_memory(CutNetwork, 4, error)
     with pytest.warns(RuntimeWarning, match="8 images at a time do not fit the memory of the device; going on with 4"):
         got = model.fit_transform(DIGITS)

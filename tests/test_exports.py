@@ -1,3 +1,4 @@
+import doctest
 import subprocess
 import sys
 
@@ -22,3 +23,22 @@ def test_unknown_name():
 def test_import_does_not_pay_for_torch():
     code = "import sys, sktransfer; assert 'torch' not in sys.modules and 'sklearn' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_public_classes_say_the_package_as_their_home():
+    """Files and pickles name it, so a class may move to another private file."""
+    public = [getattr(sktransfer, name) for name in sktransfer.__all__]
+    assert {thing.__module__ for thing in public if isinstance(thing, type)} == {"sktransfer"}
+
+
+def test_examples_of_public_classes_run():
+    """pytest looks for the examples of a class in the module that the class names as its home."""
+    finder, runner = doctest.DocTestFinder(recurse=False), doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
+    n_examples = 0
+    for name in sktransfer.__all__:
+        thing = getattr(sktransfer, name)
+        if isinstance(thing, type):
+            for test in finder.find(thing, name, module=False, globs={}):
+                n_examples += len(test.examples)
+                runner.run(test)
+    assert runner.failures == 0 and n_examples >= 8

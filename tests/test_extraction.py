@@ -176,8 +176,8 @@ def test_processes_start_apart(monkeypatch):
 # --- views ----------------------------------------------------------------------------------------------------
 
 
-def noise(image):
-    return (image // 2 + torch.randint(0, 100, image.shape)).to(torch.uint8)
+def noise(image, generator):
+    return (image // 2 + torch.randint(0, 100, image.shape, generator=generator)).to(torch.uint8)
 
 
 def test_views_are_the_same_whenever_asked_for(computed):

@@ -19,8 +19,9 @@ from sklearn.pipeline import Pipeline
 from sklearn.svm import SVC
 from torchvision import models
 
-from sktransfer import ImageError, PretrainedCNNFeatures, WeightsMismatchError, make_feature_classifier
+from sktransfer import ImageError, PretrainedCNNFeatures, clear_cache, make_feature_classifier
 from sktransfer._backbones import load_backbone
+from sktransfer._engines import _openvino_has_bfloat16
 from sktransfer._weights import embedded_lite_weights, read_weights
 
 PHOTOS = load_sample_images().images
@@ -252,7 +253,7 @@ def test_always_in_eval_mode(no_store):
     model = PretrainedCNNFeatures("efficientnet_lite0", image_size=64).fit(PHOTOS)
     checksum = load_backbone().checksum
     np.testing.assert_array_equal(model.transform(PHOTOS), model.transform(PHOTOS))
-    load_backbone.__globals__["_build"].cache_clear()
+    clear_cache()
     assert load_backbone().checksum == checksum
 
 
@@ -278,15 +279,15 @@ def test_pickle_holds_no_weights_and_predicts_in_a_new_process(photos, files, tm
     np.testing.assert_allclose(printed, pipe.decision_function(files), atol=1e-5)
 
 
-def test_other_weights_are_refused(tmp_path):
+def test_weights_of_a_file_stay_with_what_was_fitted(tmp_path):
     network = timm.create_model("test_efficientnet")
     torch.save(network.state_dict(), tmp_path / "w.pth")
     model = PretrainedCNNFeatures("timm/test_efficientnet", weights=tmp_path / "w.pth", image_size=32).fit(PHOTOS)
+    expected = model.transform(PHOTOS)
     torch.nn.init.ones_(network.conv_stem.weight)
     torch.save(network.state_dict(), tmp_path / "w.pth")
-    with pytest.raises(WeightsMismatchError, match="not those the estimator was fitted with"):
-        model.transform(PHOTOS)
-    model.fit(PHOTOS).transform(PHOTOS)  # fitting again accepts them
+    np.testing.assert_array_equal(model.transform(PHOTOS), expected)  # as long as it is not fitted again
+    assert abs(model.fit(PHOTOS).transform(PHOTOS) - expected).max() > 1e-3
 
 
 def test_bfloat16_is_close():
@@ -295,7 +296,7 @@ def test_bfloat16_is_close():
     assert rough.dtype == np.float32
     cosine = (exact * rough).sum(axis=1) / np.linalg.norm(exact, axis=1) / np.linalg.norm(rough, axis=1)
     assert (cosine > 0.99).all()
-    assert (exact != rough).any()
+    assert (exact != rough).any() == _openvino_has_bfloat16()  # elsewhere it computes in float32
 
 
 @pytest.mark.gpu

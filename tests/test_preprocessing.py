@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 from timm.data.transforms_factory import transforms_imagenet_eval
-from torchvision.transforms import InterpolationMode
+from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms._presets import ImageClassification
 
 from sktransfer._preprocessing import AUGMENTATIONS, Preprocessing, _jitter, augment_canvas, resolve_augmentation
@@ -82,8 +82,7 @@ def test_extreme_shapes_still_make_a_canvas(size):
 def test_presets_keep_the_size_and_follow_the_seed(name, size):
     augment = resolve_augmentation(name)
     canvas = photo(*size)
-    with torch.random.fork_rng():
-        views = [augment_canvas(canvas, augment, seed) for seed in (1, 1, 2, 3, 4)]
+    views = [augment_canvas(canvas, augment, seed) for seed in (1, 1, 2, 3, 4)]
     assert all(view.shape == canvas.shape and view.dtype == np.uint8 for view in views)
     np.testing.assert_array_equal(views[0], views[1])
     if size == (64, 64):
@@ -93,8 +92,7 @@ def test_presets_keep_the_size_and_follow_the_seed(name, size):
 def test_borders_are_mirrored_not_black():
     white = np.full((64, 64, 3), 255, dtype=np.uint8)
     augment = resolve_augmentation("text")
-    with torch.random.fork_rng():
-        views = [augment_canvas(white, augment, seed) for seed in range(10)]
+    views = [augment_canvas(white, augment, seed) for seed in range(10)]
     assert min(view.min() for view in views) >= 250
 
 
@@ -102,17 +100,33 @@ def test_text_is_never_mirrored():
     canvas = np.zeros((64, 64, 3), dtype=np.uint8)
     canvas[:, 40:] = 200  # dark on the left
     augment = resolve_augmentation("text")
-    with torch.random.fork_rng():
-        views = [augment_canvas(canvas, augment, seed).astype(int) for seed in range(20)]
+    views = [augment_canvas(canvas, augment, seed).astype(int) for seed in range(20)]
     assert all(view[16:48, 5:10].mean() < view[16:48, 54:59].mean() for view in views)
-    with torch.random.fork_rng():
-        flipped = [augment_canvas(canvas, resolve_augmentation("photo"), seed).astype(int) for seed in range(20)]
+    flipped = [augment_canvas(canvas, resolve_augmentation("photo"), seed).astype(int) for seed in range(20)]
     assert any(view[16:48, 5:10].mean() > view[16:48, 54:59].mean() for view in flipped)
 
 
-def test_callable_and_none_pass_through():
+def test_none_passes_through():
     assert resolve_augmentation(None) is None
-    assert resolve_augmentation(torch.flip) is torch.flip
+
+
+def test_function_of_the_user_draws_from_the_global_generator_and_leaves_it_as_it_was():
+    augment = resolve_augmentation(lambda image: image + torch.randint(0, 99, image.shape, dtype=torch.uint8))
+    canvas, before = np.zeros((8, 8, 3), dtype=np.uint8), torch.get_rng_state()
+    one, same, other = (augment_canvas(canvas, augment, seed) for seed in (1, 1, 2))
+    assert (one == same).all() and (one != other).any()
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_colours_change_as_torchvision_changes_them():
+    image = torch.from_numpy(photo(40, 50)).permute(2, 0, 1)
+    ours = resolve_augmentation("photo").args[0][-1]
+    theirs = v2.ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2)
+    for seed in range(8):
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            expected = theirs(image)
+        assert torch.equal(ours(image, torch.Generator().manual_seed(seed)), expected)
 
 
 # --- the warp ---------------------------------------------------------------------------------------------
@@ -121,7 +135,7 @@ def test_callable_and_none_pass_through():
 @pytest.fixture
 def extreme(monkeypatch):
     """Make the warp draw its largest rotation, no shift, and its smallest zoom."""
-    monkeypatch.setattr(torch, "rand", lambda n: torch.tensor([1.0, 0.5, 0.5, 0.0]))
+    monkeypatch.setattr(torch, "rand", lambda n, generator: torch.tensor([1.0, 0.5, 0.5, 0.0]))
 
 
 def _canvas(height, width):
@@ -131,21 +145,21 @@ def _canvas(height, width):
 @pytest.mark.parametrize("shape", [(20, 20), (20, 32)])
 def test_warp_that_does_nothing(shape):
     canvas = _canvas(*shape)
-    assert torch.equal(_jitter(degrees=0, shift=0, zoom=(1, 1))(canvas), canvas)
+    assert torch.equal(_jitter(degrees=0, shift=0, zoom=(1, 1))(canvas, None), canvas)
 
 
 def test_warp_rotates(extreme):
     square, wide = _canvas(20, 20), _canvas(20, 32)
-    turned = _jitter(degrees=90, shift=0, zoom=(1, 1))(square)
+    turned = _jitter(degrees=90, shift=0, zoom=(1, 1))(square, None)
     assert any((turned.int() - torch.rot90(square, k, (1, 2)).int()).abs().max() <= 1 for k in (1, -1))
-    upside_down = _jitter(degrees=180, shift=0, zoom=(1, 1))(wide)
+    upside_down = _jitter(degrees=180, shift=0, zoom=(1, 1))(wide, None)
     assert (upside_down.int() - wide.flip((1, 2)).int()).abs().max() <= 1
 
 
 def test_warp_keeps_a_disc_round_on_a_wide_canvas(extreme):
     rows, columns = torch.meshgrid(torch.arange(60) - 29.5, torch.arange(100) - 49.5, indexing="ij")
     disc = (255 * (rows**2 + columns**2 < 20**2)).to(torch.uint8).expand(3, -1, -1)
-    turned = _jitter(degrees=45, shift=0, zoom=(1, 1))(disc)
+    turned = _jitter(degrees=45, shift=0, zoom=(1, 1))(disc, None)
     changed = (turned > 127) != (disc > 127)
     assert changed[..., 25:75].float().mean() < 0.01  # the mirrored disc comes in at the corners
 
@@ -153,13 +167,13 @@ def test_warp_keeps_a_disc_round_on_a_wide_canvas(extreme):
 def test_warp_magnifies(extreme):
     rows, columns = torch.meshgrid(torch.arange(60) - 29.5, torch.arange(100) - 49.5, indexing="ij")
     small, large = ((255 * (rows**2 + columns**2 < r**2)).to(torch.uint8).expand(3, -1, -1) for r in (10, 20))
-    magnified = _jitter(degrees=0, shift=0, zoom=(2, 2))(small)
+    magnified = _jitter(degrees=0, shift=0, zoom=(2, 2))(small, None)
     assert ((magnified > 127) != (large > 127)).float().mean() < 0.01
 
 
 def test_warp_mirrors_at_the_border(monkeypatch):
-    monkeypatch.setattr(torch, "rand", lambda n: torch.tensor([0.5, 1.0, 0.5, 0.0]))
+    monkeypatch.setattr(torch, "rand", lambda n, generator: torch.tensor([0.5, 1.0, 0.5, 0.0]))
     canvas = _canvas(20, 20)
-    shifted = _jitter(degrees=0, shift=0.25, zoom=(1, 1))(canvas)
+    shifted = _jitter(degrees=0, shift=0.25, zoom=(1, 1))(canvas, None)
     assert torch.equal(shifted[..., :15], canvas[..., 5:])
     assert torch.equal(shifted[..., 15:], canvas[..., 15:].flip(-1))

@@ -46,6 +46,8 @@ class StrategyComparisonDisplay:
     'accuracy (◆ mean of 3 folds)'
     """
 
+    __module__ = "sktransfer"
+
     def __init__(self, *, scores: Mapping[str, Any], seconds: Mapping[str, float], score_name: str = "score") -> None:
         self.scores = scores
         self.seconds = seconds

@@ -57,6 +57,8 @@ class FreezeDepthDisplay:
     array([0, 2, 4])
     """
 
+    __module__ = "sktransfer"
+
     def __init__(
         self,
         *,

@@ -11,7 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from .._engines import CACHED_IMAGES, resolve_device
 from .._finetuning import whole_network
-from .._inputs import check_images, make_extractor, resolve_backbone, resolve_stage
+from .._inputs import as_seen, check_images, make_extractor, resolve_stage
 from ._panels import IMAGE_SIDE, check_display_labels, require, sheet, write_caption
 
 
@@ -67,6 +67,8 @@ class GradCAMDisplay:
     (3, 32, 32)
     """
 
+    __module__ = "sktransfer"
+
     def __init__(
         self, *, images: np.ndarray, heatmaps: np.ndarray, targets: list[str], probabilities: np.ndarray
     ) -> None:
@@ -121,7 +123,7 @@ class GradCAMDisplay:
         """
         check_is_fitted(estimator, "net_")
         images = check_images(estimator, X, reset=False)
-        backbone = resolve_backbone(estimator, estimator._seed)
+        backbone = as_seen(estimator, estimator._fitted_backbone())
         canvases = make_extractor(estimator, backbone).canvases(images, np.arange(len(images)))
         network = whole_network(estimator, backbone)
         depth = _deepest_map(network, canvases[:1]) if layer is None else resolve_stage(layer, backbone)

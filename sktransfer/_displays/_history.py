@@ -60,6 +60,8 @@ class TrainingHistoryDisplay:
     ['train_accuracy', 'train_loss']
     """
 
+    __module__ = "sktransfer"
+
     def __init__(self, *, history: list[dict[str, float]]) -> None:
         self.history = history
 

@@ -56,6 +56,8 @@ class MistakesDisplay:
     (array([1, 2]), ['dog', 'dog'])
     """
 
+    __module__ = "sktransfer"
+
     def __init__(
         self,
         *,
