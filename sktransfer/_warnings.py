@@ -15,6 +15,7 @@ def warnings_ignored(modules: str) -> Iterator[None]:
 
     `warnings.catch_warnings` swaps the filters of the whole process, so threads that overlap put back each other's.
     To add a filter of one's own, and to take it out of the same list, is safe in whatever order threads come and go.
+    If another thread swaps the list within the block, the warnings are seen.
     """
     filters = cast("list[tuple]", warnings.filters)
     ours = ("ignore", None, Warning, re.compile(modules), 0)

@@ -5,7 +5,6 @@ import multiprocessing
 import os
 import subprocess
 import sys
-import textwrap
 import threading
 import weakref
 
@@ -92,6 +91,7 @@ def test_first_predictions_of_several_models_in_several_threads(four_models, n_p
         assert subprocess.run(command, check=True, capture_output=True, text=True).stdout == "[] []\n"
 
 
+@pytest.mark.filterwarnings("default")  # scikit-learn's threads swap the filters, and torch's tracer warns
 def test_grid_search_in_threads_scores_every_fit():
     clear_cache()
     grid = GridSearchCV(FineTunedCNNClassifier(**TINY, random_state=0), {"freeze": [1, 3, 5, "all"]}, cv=2)
@@ -109,26 +109,26 @@ def probabilities(backend, n_jobs=4, **params):
     # As many threads in each worker as here.
     options = {"inner_max_num_threads": torch.get_num_threads()} if backend == "loky" else {}
     with joblib.parallel_config(backend=backend, n_jobs=n_jobs, **options):
-        return cross_val_predict(model, X, Y, cv=4, method="predict_proba")
+        return cross_val_predict(model, X, Y, cv=3, method="predict_proba")
 
 
+@pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize(
-    "params",
+    ("params", "backends"),
     [
-        {"freeze": 3},
-        {"freeze": "all"},
-        {"freeze": 0, "backbone": "shallow_cnn", "image_size": 16},
-        {"freeze": 2, "augment": "photo"},
-        {"freeze": 3, "augment": "any_orientation", "n_views": 2, "tta": 3},
-        {"freeze": 3, "early_stopping": True, "validation_fraction": 0.2, "head_hidden": (8,)},
+        ({"freeze": 0, "backbone": "shallow_cnn", "image_size": 16}, ["threading"]),
+        ({"freeze": 2, "augment": "photo"}, ["threading"]),
+        ({"freeze": 3, "augment": "any_orientation", "n_views": 2, "tta": 3, "early_stopping": True}, ["threading"]),
+        ({"freeze": 3, "head_hidden": (8,)}, ["threading", "loky"]),
     ],
 )
-def test_random_state_gives_the_same_model_in_threads_and_processes(params):
+def test_random_state_gives_the_same_model_in_threads_and_processes(params, backends):
     alone = probabilities("sequential", 1, **params)
-    np.testing.assert_array_equal(alone, probabilities("threading", **params))
-    np.testing.assert_array_equal(alone, probabilities("loky", 2, **params))
+    for backend in backends:
+        np.testing.assert_array_equal(alone, probabilities(backend, **params))
 
 
+@pytest.mark.filterwarnings("default")
 def test_user_function_for_augmentation_draws_the_same_in_threads():
     params = {"augment": lambda image: image.flip(-1) if torch.rand(()) < 0.5 else image, "freeze": 2}
     np.testing.assert_array_equal(probabilities("sequential", 1, **params), probabilities("threading", **params))
@@ -165,7 +165,7 @@ def test_dropout_drops_other_features_in_each_call_of_partial_fit(monkeypatch):
 @pytest.mark.parametrize("p", [0.0, 0.3, 1.0])
 def test_own_dropout_is_dropout(p):
     ours, theirs, x = OwnDropout(p, seed=0), nn.Dropout(p), torch.ones(400, 500)
-    assert ours(x).mean() == pytest.approx(theirs(x).mean(), abs=0.01)
+    assert abs(ours(x).mean() - theirs(x).mean()) < 0.01
     assert set(ours(x).unique().tolist()) == set(theirs(x).unique().tolist())
     assert torch.equal(ours.eval()(x), x)
     assert not torch.equal(ours.train()(x), ours(x)) or p in (0.0, 1.0)
@@ -255,36 +255,29 @@ def test_the_least_recently_used_is_dropped():
 # --- forked processes ---------------------------------------------------------------------------------------
 
 FORKED = """
-import os, signal, sys, numpy as np, torch, sktransfer
+import os, signal, numpy as np, torch, sktransfer
 X, y = np.random.default_rng(0).integers(0, 256, (12, 32, 32, 3), dtype=np.uint8), [0, 1] * 6
-{make}
+common = dict(image_size=64, max_epochs=1, random_state=0)
+predict = sktransfer.FineTunedCNNClassifier(**common).fit(X, y).predict_proba
+train = sktransfer.FineTunedCNNClassifier(**common, freeze=0)
+with_torch = sktransfer.PretrainedCNNFeatures(image_size=64, engine="torch").fit(X).transform
+with_openvino = sktransfer.PretrainedCNNFeatures(image_size=64, engine="openvino").fit(X).transform
 sktransfer.set_cache_limits(memory_mb=0)
-expected = answer(X)
-child = os.fork()
-if child == 0:
-    signal.alarm(60)
-    os._exit(0 if np.allclose(answer(X), expected, atol=1e-4) else 3)
-print(os.waitpid(child, 0)[1])
+for work in (predict, lambda X: train.fit(X, y).predict_proba(X), with_torch, with_openvino):
+    expected = work(X)
+    child = os.fork()
+    if child == 0:
+        signal.alarm(60)
+        os._exit(0 if np.allclose(work(X), expected, atol=1e-4) else 3)
+    print(os.waitpid(child, 0)[1], end=" ")
 """
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-@pytest.mark.parametrize(
-    "make",
-    [
-        "m = sktransfer.FineTunedCNNClassifier(image_size=64, max_epochs=1, random_state=0).fit(X, y)\n"
-        "answer = m.predict_proba",
-        "m = sktransfer.FineTunedCNNClassifier(image_size=64, max_epochs=1, random_state=0, freeze=0)\n"
-        "answer = lambda X: m.fit(X, y).predict_proba(X)",
-        "m = sktransfer.PretrainedCNNFeatures(engine='torch').fit(X)\nanswer = m.transform",
-        "m = sktransfer.PretrainedCNNFeatures(engine='openvino').fit(X)\nanswer = m.transform",
-    ],
-)
-def test_forked_process_computes(make):
+def test_forked_process_computes():
     """Servers load a model, use it once, then fork."""
-    command = [sys.executable, "-c", textwrap.dedent(FORKED.format(make=make))]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert done.stdout.strip() == "0", done.stdout + done.stderr
+    done = subprocess.run([sys.executable, "-c", FORKED], capture_output=True, text=True, timeout=240)
+    assert done.stdout == "0 0 0 0 ", done.stdout + done.stderr
 
 
 def predict_in_pool(model):
