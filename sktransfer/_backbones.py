@@ -123,11 +123,11 @@ def load_backbone(
     if weights is None or weights == "default":
         seed = seed if weights is None else 0
         return built_once(("backbone", name, weights, seed), lambda: _build(name, weights, seed))
-    path = Path(weights).expanduser().absolute()
+    path = Path(weights).expanduser()
     # A file may change, so that its state is part of the key.
     stat = path.stat() if path.exists() else None
     stamp = stat and (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
-    return built_once(("backbone", name, str(path), stamp), lambda: _build(name, str(path), 0))
+    return built_once(("backbone", name, str(path.absolute()), stamp), lambda: _build(name, str(path), 0))
 
 
 def backbone_with(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -39,7 +40,9 @@ def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
     """
     path = Path(path).expanduser()
     if not path.is_file():
-        raise WeightsNotFoundError(f"There is no weights file at {str(path)!r}. {OFFLINE_HINT}")
+        raise WeightsNotFoundError(
+            f"There is no weights file at {str(path)!r}. Relative paths start at {os.getcwd()!r}. {OFFLINE_HINT}"
+        )
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file

@@ -16,7 +16,9 @@ import torch
 from PIL import Image
 from sklearn.base import clone
 from sklearn.datasets import load_digits
+from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.utils.validation import check_is_fitted
 from skorch.callbacks import Callback, EarlyStopping
 from torchvision.transforms import v2 as torchvision_v2
 
@@ -519,3 +521,54 @@ def test_gpu_model_loads_on_cpu(tiny):
     clf = tiny.set_params(device="cuda").fit(DIGITS, TARGET)
     back = pickle.loads(pickle.dumps(clf)).set_params(device="cpu")
     np.testing.assert_allclose(back.predict_proba(DIGITS), clf.predict_proba(DIGITS), atol=1e-3)
+
+
+# --- a fit that fails ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "estimator", [FineTunedCNNClassifier(**SCRATCH), PretrainedCNNFeatures("shallow_cnn", weights=None)]
+)
+def test_failed_first_fit_does_not_look_fitted(estimator):
+    estimator = clone(estimator).set_params(image_shape=(8, 8), value_range=(0, 1))  # digits go up to 16
+    if isinstance(estimator, PretrainedCNNFeatures):
+        estimator.set_params(layer="stage99")
+    with pytest.raises(ValueError, match=r"value_range|stage99"):
+        estimator.fit(DIGITS, TARGET)
+    assert not hasattr(estimator, "n_features_in_")
+    with pytest.raises(NotFittedError):
+        check_is_fitted(estimator)
+
+
+def test_failed_refit_leaves_the_model_that_was(no_store):
+    model = FineTunedCNNClassifier(**SCRATCH).fit(DIGITS, TARGET)
+    expected, before = model.predict_proba(DIGITS), dict(vars(model))
+    with pytest.raises(ValueError, match="value_range"):
+        model.set_params(image_shape=(4, 4)).fit(100 * DIGITS[:, :16], TARGET)
+    model.set_params(image_shape=(8, 8))
+    assert vars(model) == before
+    np.testing.assert_array_equal(model.predict_proba(DIGITS), expected)
+
+
+@pytest.mark.parametrize(
+    ("net_params", "instead"),
+    [
+        ({"max_epochs": 8}, "max_epochs"),
+        ({"batch_size": 16}, "batch_size"),
+        ({"callbacks": []}, "callbacks"),
+        ({"lr": 0.1}, "lr"),
+        ({"optimizer__weight_decay": 0.1}, "weight_decay"),
+        ({"train_split": None}, "early_stopping"),
+    ],
+)
+@pytest.mark.parametrize("method", ["fit", "partial_fit"])
+def test_net_params_that_the_classifier_sets_itself_are_refused(net_params, instead, method):
+    model = FineTunedCNNClassifier(**SCRATCH, net_params=net_params)
+    with pytest.raises(ValueError, match=rf"net_params holds '{next(iter(net_params))}'.*Use {instead}"):
+        getattr(model, method)(DIGITS, TARGET, **({"classes": [0, 1, 2]} if method == "partial_fit" else {}))
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99", "tpu"])
+def test_device_that_is_not_there_is_said_in_plain_words(device):
+    with pytest.raises(ValueError, match=rf"device='{device}' is not there.*'auto', 'cpu', 'cuda' or 'mps'"):
+        FineTunedCNNClassifier(**SCRATCH, device=device).fit(DIGITS, TARGET)

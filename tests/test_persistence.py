@@ -26,7 +26,15 @@ from sklearn.svm import SVC
 from skorch.callbacks import EpochScoring
 
 import sktransfer
-from sktransfer import FineTunedCNNClassifier, ModelFileError, PretrainedCNNFeatures, WeightsMismatchError
+from sktransfer import (
+    FineTunedCNNClassifier,
+    ModelFileError,
+    PretrainedCNNFeatures,
+    WeightsMismatchError,
+    WeightsNotFoundError,
+    _backbones,
+    clear_cache,
+)
 from sktransfer._persistence import FORMAT, _framed, _packed, _trusted_types, _unframed
 
 DIGITS, TARGET = load_digits(n_class=3, return_X_y=True)
@@ -81,7 +89,7 @@ def estimators():
             class_weight={"zero": 1, "one": 2.0, "two": np.float64(1)},
             memory=Path("no/such/../folder"),
             early_stopping=True,
-            net_params={"optimizer__weight_decay": 0.1},
+            net_params={"optimizer__eps": 1e-7},
         ),
     }
 
@@ -143,6 +151,181 @@ def test_home_folder_and_permissions(scratch, tmp_path, monkeypatch):
     assert sktransfer.load("~/model").classes_.tolist() == scratch.classes_.tolist()
 
 
+# --- other machines -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def weights_file(tmp_path):
+    """A local file of weights, which is on the training machine alone."""
+    torch.manual_seed(0)
+    torch.save(timm.create_model("test_efficientnet").state_dict(), tmp_path / "w.pth")
+    return tmp_path / "w.pth"
+
+
+@pytest.mark.parametrize("freeze", [0, 3, "all"])
+def test_model_predicts_without_the_weights_file_it_was_trained_from(freeze, weights_file, tmp_path):
+    params = {**TINY, "weights": weights_file, "freeze": freeze, "max_epochs": 1}
+    model = FineTunedCNNClassifier(**params).fit(DIGITS, TARGET)
+    sktransfer.save(model, tmp_path / "model")
+    expected = model.predict_proba(DIGITS)
+    weights_file.rename(tmp_path / "elsewhere.pth")
+    clear_cache()
+    np.testing.assert_allclose(sktransfer.load(tmp_path / "model").predict_proba(DIGITS), expected, atol=1e-6)
+    np.testing.assert_allclose(model.predict_proba(DIGITS), expected, atol=1e-6)
+
+
+def test_features_of_a_weights_file_are_saved_with_it(weights_file, tmp_path):
+    model = PretrainedCNNFeatures(**{**TINY, "weights": weights_file}).fit(DIGITS)
+    sktransfer.save(model, tmp_path / "model")
+    weights_file.unlink()
+    clear_cache()
+    np.testing.assert_allclose(
+        sktransfer.load(tmp_path / "model").transform(DIGITS), model.transform(DIGITS), atol=1e-6
+    )
+
+
+def test_everything_trained_needs_no_published_weights(tmp_path, monkeypatch):
+    model = FineTunedCNNClassifier(freeze=0, image_size=32, max_epochs=1, **FLAT).fit(DIGITS[:9], TARGET[:9])
+    sktransfer.save(model, tmp_path / "model")
+    expected = model.predict_proba(DIGITS)
+    clear_cache()
+
+    def vanished(*_):
+        raise WeightsNotFoundError("no weights here")
+
+    monkeypatch.setattr(_backbones, "_with_published_weights", vanished)
+    np.testing.assert_allclose(sktransfer.load(tmp_path / "model").predict_proba(DIGITS), expected, atol=1e-5)
+
+
+def test_weights_can_be_given_where_they_cannot_be_looked_up(lite0, tmp_path, monkeypatch):
+    sktransfer.save(lite0, tmp_path / "model")
+    network, _ = _backbones._with_published_weights("efficientnet_lite0")
+    torch.save(network.state_dict(), tmp_path / "lite0.pth")
+    expected = lite0.predict_proba(DIGITS)
+    clear_cache()
+
+    def vanished(*_):
+        raise WeightsNotFoundError("no weights here")
+
+    monkeypatch.setattr(_backbones, "_with_published_weights", vanished)
+    with pytest.raises(WeightsNotFoundError):
+        sktransfer.load(tmp_path / "model").predict(DIGITS)
+    given = sktransfer.load(tmp_path / "model", weights=tmp_path / "lite0.pth")
+    np.testing.assert_allclose(given.predict_proba(DIGITS), expected, atol=1e-6)
+
+
+OTHER_CPU = """
+import sys, numpy as np, sktransfer, torch
+folder = sys.argv[1]
+assert torch.backends.cpu.get_cpu_capability() == "DEFAULT"
+X = np.load(folder + "/X.npy")
+for name in ("scratch", "frozen", "features"):
+    model = sktransfer.load(f"{folder}/{name}")
+    got = model.transform(X) if name == "features" else model.predict_proba(X)
+    expected = np.load(f"{folder}/{name}.npy")
+    assert abs(got - expected).max() <= 1e-4 * abs(expected).max(), name
+"""
+
+
+def test_model_trained_from_scratch_loads_on_another_kind_of_cpu(tmp_path):
+    """Random weights drawn there are others, so they must be in the file."""
+    models = {
+        "scratch": FineTunedCNNClassifier(**SCRATCH),
+        "frozen": FineTunedCNNClassifier(**TINY, freeze=3, max_epochs=1),
+        "features": PretrainedCNNFeatures(**TINY),
+    }
+    np.save(tmp_path / "X.npy", DIGITS)
+    for name, model in models.items():
+        sktransfer.save(model.fit(DIGITS, TARGET), tmp_path / name)
+        answer = model.transform if name == "features" else model.predict_proba
+        np.save(tmp_path / f"{name}.npy", answer(DIGITS))
+    environment = {**os.environ, "ATEN_CPU_CAPABILITY": "default"}
+    subprocess.run([sys.executable, "-c", OTHER_CPU, str(tmp_path)], check=True, env=environment)
+
+
+def test_where_a_model_was_trained_is_not_in_its_file(tmp_path):
+    model = PretrainedCNNFeatures(**TINY, memory=tmp_path / "private-folder", device="cpu", n_jobs=3).fit(DIGITS)
+    pipeline = make_pipeline(model, SVC()).fit(DIGITS, TARGET)
+    sktransfer.save(pipeline, tmp_path / "model")
+    assert b"private-folder" not in (tmp_path / "model").read_bytes()
+    there = sktransfer.load(tmp_path / "model")[0]
+    assert (there.memory, there.device, there.n_jobs) == (None, "auto", None)
+    assert (model.device, model.n_jobs) == ("cpu", 3)
+
+
+def test_where_a_model_runs_is_given_when_it_is_loaded(tmp_path):
+    grid = GridSearchCV(FineTunedCNNClassifier(**SCRATCH), {"freeze": ["all"]}, cv=2).fit(DIGITS, TARGET)
+    sktransfer.save(grid, tmp_path / "model")
+    there = sktransfer.load(tmp_path / "model", device="cpu", memory=tmp_path / "cache", n_jobs=1)
+    for part in (there.estimator, there.best_estimator_):
+        assert (part.device, part.memory, part.n_jobs) == ("cpu", tmp_path / "cache", 1)
+    there.predict(DIGITS)
+    assert list((tmp_path / "cache").rglob("*"))
+    with pytest.raises(ValueError, match="device='cuda:99' is not there on this machine"):
+        sktransfer.load(tmp_path / "model", device="cuda:99")
+
+
+def test_pickle_of_a_gpu_is_read_without_one(scratch):
+    state = scratch.__getstate__() | {"device": "cuda:99"}
+    elsewhere = FineTunedCNNClassifier.__new__(FineTunedCNNClassifier)
+    with pytest.warns(RuntimeWarning, match="cuda:99.*Going on with device='auto'"):
+        elsewhere.__setstate__(state)
+    np.testing.assert_array_equal(elsewhere.predict(DIGITS), scratch.predict(DIGITS))
+
+
+def test_relative_weights_path_survives_a_change_of_folder(weights_file, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model = PretrainedCNNFeatures(**{**TINY, "weights": "w.pth"}).fit(DIGITS)
+    monkeypatch.chdir("/")
+    assert np.isfinite(model.transform(DIGITS)).all()
+    with pytest.raises(WeightsNotFoundError, match="Relative paths start at '/'"):
+        model.fit(DIGITS)
+
+
+def test_file_decides_neither_what_is_read_nor_what_is_written(weights_file, tmp_path):
+    """A crafted file could name a stranger's share."""
+    model = PretrainedCNNFeatures(**{**TINY, "weights": weights_file}).fit(DIGITS)
+    packed = _packed(model)
+    text = zipfile_schema(packed).replace("_frozen_weights", "_frozen_weight5")
+    with pytest.raises(ModelFileError, match=r"weights='.*w\.pth', which should be in the file"):
+        load_bytes(_framed(rewritten(packed, text)), tmp_path)
+
+
+@pytest.mark.parametrize("length", [230, 250])
+def test_long_names_of_files(length, scratch, tmp_path):
+    sktransfer.save(scratch, tmp_path / ("x" * length))
+    assert [len(path.name) for path in tmp_path.iterdir()] == [length]
+
+
+def test_paths_are_stored_as_text(tmp_path):
+    """Their classes differ by system and by version of Python."""
+    model = make_pipeline(PretrainedCNNFeatures(weights=Path("some/w.pth"), memory=tmp_path))
+    sktransfer.save(model, tmp_path / "model")
+    assert b"pathlib" not in (tmp_path / "model").read_bytes()
+    assert sktransfer.load(tmp_path / "model")[0].weights == str(Path("some/w.pth"))
+    with pytest.raises(ModelFileError, match="parameters memory hold"):
+        sktransfer.save(make_pipeline(PretrainedCNNFeatures(), memory=tmp_path), tmp_path / "model")
+
+
+FILES = Path(__file__).parent / "models_of_0.1.0"
+
+
+@pytest.mark.parametrize("path", sorted(FILES.glob("*.sktransfer")), ids=lambda path: path.stem)
+def test_files_of_0_1_0_load_for_ever(path):
+    """Never write these files anew. If this fails, `load` has lost what it once could read."""
+    expected = np.load(path.with_suffix(".npy"))
+    model = sktransfer.load(path)
+    got = getattr(model, "predict_proba", model.predict)(DIGITS[:12])
+    if got.dtype.kind == "f":
+        np.testing.assert_allclose(got, expected, atol=1e-3)
+    else:
+        np.testing.assert_array_equal(got, expected)
+
+
+def test_there_are_files_of_0_1_0():
+    assert len(list(FILES.glob("*.sktransfer"))) == 3
+
+
 # --- what is not accepted ---------------------------------------------------------------------------------
 
 
@@ -192,15 +375,15 @@ def test_second_line_names_the_writers(content):
     assert all(writers[name] == importlib.metadata.version(name) for name in ("sktransfer", "torch", "skops"))
 
 
-def test_other_backbone_weights_are_refused(tmp_path):
-    network = timm.create_model("test_efficientnet")
-    torch.save(network.state_dict(), tmp_path / "w.pth")
-    clf = FineTunedCNNClassifier(**{**TINY, "weights": tmp_path / "w.pth"}, max_epochs=1).fit(DIGITS, TARGET)
-    sktransfer.save(clf, tmp_path / "model")
-    torch.nn.init.ones_(network.conv_stem.weight)
-    torch.save(network.state_dict(), tmp_path / "w.pth")
+def test_other_published_weights_are_refused_when_they_are_needed(lite0, tmp_path, monkeypatch):
+    sktransfer.save(lite0, tmp_path / "model")
+    model = sktransfer.load(tmp_path / "model")  # which looks nothing up
+    clear_cache()
+    read = _backbones.read_weights
+    monkeypatch.setattr(_backbones, "read_weights", lambda path: {k: v * 1.01 for k, v in read(path).items()})
     with pytest.raises(WeightsMismatchError, match="not those the estimator was fitted with"):
-        sktransfer.load(tmp_path / "model")
+        model.predict(DIGITS)
+    clear_cache()
 
 
 def test_what_does_not_fit_the_network_is_refused(scratch, tmp_path):
@@ -283,7 +466,7 @@ def test_untrusted_types_are_named(tmp_path):
 
 def test_list_of_trusted_types_is_short_and_plain():
     trusted = _trusted_types()
-    assert all(re.match(r"sklearn\.(metrics|model_selection)\.|sktransfer\._|pathlib", name) for name in trusted)
+    assert all(re.match(r"sklearn\.(metrics|model_selection|utils\._metadata)|sktransfer\.", name) for name in trusted)
     assert sum(name.startswith("sktransfer.") for name in trusted) == 3
 
 
@@ -302,7 +485,6 @@ def shift(image):
         ({"augment": torch.nn.Identity()}, "augment"),
         ({"net_params": {"optimizer": torch.optim.SGD}}, "net_params"),
         ({"callbacks": [EpochScoring("accuracy", name="a")]}, "callbacks"),
-        ({"memory": joblib.Memory(None)}, "memory"),
         ({"callbacks": [EpochScoring("accuracy", name="a")], "augment": shift}, "augment, callbacks"),
     ],
 )
