@@ -3,15 +3,16 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test test-slow fuzz lint format clean
+.PHONY: help demo test test-slow test-oldest fuzz lint format clean
 
 help:
-	@echo "make demo       classify real photos of solar cells in three ways (about 5 minutes)"
-	@echo "make test       run the tests"
-	@echo "make test-slow  run the tests that take long"
-	@echo "make fuzz       fuzz the front door and the loaders of files (about 10 minutes)"
-	@echo "make lint       ruff and mypy"
-	@echo "make format     let ruff mend what it can"
+	@echo "make demo         classify real photos of solar cells in three ways (about 5 minutes)"
+	@echo "make test         run the tests"
+	@echo "make test-slow    run the tests that take long"
+	@echo "make test-oldest  run the tests with the oldest versions that pyproject.toml admits"
+	@echo "make fuzz         fuzz the front door and the loaders of files (about 10 minutes)"
+	@echo "make lint         ruff and mypy"
+	@echo "make format       let ruff mend what it can"
 
 # One stamp per extra of pyproject.toml: .venv/.demo says that [demo] is installed.
 $(VENV)/.%: pyproject.toml
@@ -27,6 +28,13 @@ test: $(VENV)/.test
 
 test-slow: $(VENV)/.test
 	$(BIN)/python -m pytest -m slow
+
+# All lower bounds of pyproject.toml can be had from PyPI as wheels, for the oldest Python that it admits.
+OLDEST := .venv-oldest
+test-oldest:
+	mkdir -p $(OLDEST)
+	python3.11 tests/oldest.py > $(OLDEST)/constraints.txt
+	PIP_CONSTRAINT=$(OLDEST)/constraints.txt $(MAKE) test VENV=$(OLDEST) PYTHON=python3.11
 
 FUZZ_SECONDS ?= 300
 fuzz: $(VENV)/.fuzz
@@ -44,4 +52,4 @@ format: $(VENV)/.lint
 	$(BIN)/ruff format
 
 clean:
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .fuzz
+	rm -rf $(VENV) $(OLDEST) .mypy_cache .pytest_cache .ruff_cache .fuzz

@@ -85,9 +85,8 @@ def large_photos(n: int) -> list[str]:
 def published_lite0() -> torch.nn.Module:
     """Return timm's network with the embedded weights, and no classifier, as everyone has it."""
     network = timm.create_model("tf_efficientnet_lite0")
-    state = dict(zip(network.state_dict(), read_weights(embedded_lite_weights(0)).values(), strict=True))
-    network.load_state_dict(state)
     network.reset_classifier(0)
+    network.load_state_dict(read_weights(embedded_lite_weights(0)))
     return network.eval()
 
 

