@@ -48,7 +48,10 @@ _UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {  # what undoes each 
 
 _STRIP_PIXELS = 2**20  # converted at a time
 
-_MOST_SCANS = 100  # of one JPEG; encoders write about ten, and each may cost as much as the whole image
+# What a pixel takes, in time and memory, compared with those of other formats, as measured at the limit of pixels.
+_COST_OF_A_PIXEL = {"JPEG2000": 3.0, "WEBP": 1.6, "AVIF": 1.2}
+
+_MOST_PASSES = 20  # over as many pixels as are allowed; encoders of JPEG make about ten
 
 # A PIL image that the user opened reads its file on first use, which two threads must not do at once.
 _first_use = threading.Lock()
@@ -185,19 +188,25 @@ def _refuse_many_scans(image: Image.Image, content: bytes | bytearray | memoryvi
     n_channels_of_first_scan = content[image.fp.tell() + 2] if image.format == "JPEG" else 0
     if n_channels_of_first_scan >= image.layers and not image.info.get("progressive"):
         return
-    _refuse_bombs(image)
-    n_scans = bytes(content).count(b"\xff\xda")
-    if n_scans > _MOST_SCANS:
-        raise ImageError(f"this JPEG has {n_scans} scans, more than {_MOST_SCANS}, it could be a decompression bomb.")
-
-
-def _refuse_bombs(image: Image.Image) -> None:
-    """Refuse, before it is decoded, what would take gigabytes; Pillow itself only warns up to twice its limit."""
-    pixels, limit = image.width * image.height, Image.MAX_IMAGE_PIXELS
-    if limit is not None and pixels > limit:
+    _refuse_bombs(image, cost=max(1.0, image.layers / 3))
+    n_scans, limit = bytes(content).count(b"\xff\xda"), Image.MAX_IMAGE_PIXELS
+    if limit is not None and n_scans * image.width * image.height > _MOST_PASSES * limit:
         raise ImageError(
-            f"its {image.width} x {image.height} = {pixels} pixels exceed the limit of {limit} pixels, it could be a "
+            f"this JPEG goes over its {image.width} x {image.height} pixels {n_scans} times, it could be a "
             "decompression bomb. If you trust it, raise PIL.Image.MAX_IMAGE_PIXELS."
+        )
+
+
+def _refuse_bombs(image: Image.Image, cost: float = 1.0) -> None:
+    """Refuse, before it is decoded, what would take gigabytes; Pillow itself only warns up to twice its limit."""
+    if Image.MAX_IMAGE_PIXELS is None:
+        return
+    pixels = image.width * image.height
+    limit = int(Image.MAX_IMAGE_PIXELS / _COST_OF_A_PIXEL.get(image.format or "", cost))
+    if pixels > limit:
+        raise ImageError(
+            f"its {image.width} x {image.height} = {pixels} pixels exceed the limit of {limit} pixels for "
+            f"{image.format}, it could be a decompression bomb. If you trust it, raise PIL.Image.MAX_IMAGE_PIXELS."
         )
 
 
