@@ -74,7 +74,7 @@ def with_all_others(first: ImageError, images: Images, least_side: int, workers:
 def listed(bad_images: Sequence[BadImage]) -> str:
     """Return one line for each, up to a number that can still be read."""
     lines = [
-        f"image {bad.index} ({shortened(bad.path or 'no file')}): {bad.reason[:200]}" for bad in bad_images[:LISTED]
+        f"image {bad.index} ({shortened(bad.path or 'no file')}): {bad.reason[:300]}" for bad in bad_images[:LISTED]
     ]
     if len(bad_images) > LISTED:
         lines.append(f"… and {len(bad_images) - LISTED} more.")

@@ -27,11 +27,12 @@ from ._inputs import (
     resolve_freeze,
 )
 from ._preprocessing import AUGMENTATIONS
+from ._settings import TakesSettingsAlong
 from ._training import OngoingTraining, new_net, train
 from ._training_data import Examples, FrozenBody, make_views, resolve_tta
 
 
-class FineTunedCNNClassifier(ClassifierMixin, BaseEstimator):
+class FineTunedCNNClassifier(TakesSettingsAlong, ClassifierMixin, BaseEstimator):
     """A pretrained convolutional network with a new head, trained on from a chosen depth.
 
     The first stages are frozen: they stay as they are, BatchNorm statistics included. The stages that follow

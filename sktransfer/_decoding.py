@@ -171,10 +171,11 @@ def resize(
 def readable_formats() -> list[str]:
     """Name the formats that are read, as this machine's Pillow has them."""
     Image.init()
-    return [name for name, (opener, _) in Image.OPEN.items() if name in FORMATS or not _is_pillows(opener)]
+    return [name for name, (opener, _) in Image.OPEN.items() if name in FORMATS or not is_pillows(opener)]
 
 
-def _is_pillows(opener: Callable) -> bool:
+def is_pillows(opener: Callable) -> bool:
+    """Tell whether it is Pillow itself, not the user, that reads a format in this way."""
     return opener.__module__.startswith("PIL.")
 
 

@@ -17,9 +17,10 @@ from ._bad_images import listed
 from ._engines import POOLINGS, feature_counts
 from ._inputs import SHARED_CONSTRAINTS, check_images, make_extractor, resolve_backbone, resolve_stage
 from ._linear import OneThreadLogisticRegression
+from ._settings import TakesSettingsAlong
 
 
-class PretrainedCNNFeatures(TransformerMixin, BaseEstimator):
+class PretrainedCNNFeatures(TakesSettingsAlong, TransformerMixin, BaseEstimator):
     """Bottleneck features of a pretrained convolutional network.
 
     Each image is resized, cropped and normalised as the network's weights were trained, run through its

@@ -119,8 +119,8 @@ def _hint_for_workers() -> str:
     if multiprocessing.parent_process() is None:
         return ""
     return (
-        " This was said by a worker process, in which what the main process set on Pillow may not hold. Set it within "
-        "the function that the worker runs."
+        " This is a worker process, which may lack what the main process set on Pillow. Set it in the function that "
+        "the worker runs."
     )
 
 
