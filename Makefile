@@ -10,7 +10,7 @@ help:
 	@echo "make test         run the tests"
 	@echo "make test-slow    run the tests that take long"
 	@echo "make test-oldest  run the tests with the oldest versions that pyproject.toml admits"
-	@echo "make fuzz         fuzz the front door and the loaders of files (about 10 minutes)"
+	@echo "make fuzz         fuzz the front door, the containers of X, labels and the loaders of files (about 20 minutes)"
 	@echo "make lint         ruff and mypy"
 	@echo "make format       let ruff mend what it can"
 
@@ -40,6 +40,8 @@ FUZZ_SECONDS ?= 300
 fuzz: $(VENV)/.fuzz
 	$(BIN)/python fuzz/seeds.py .fuzz
 	$(BIN)/python fuzz/front_door.py .fuzz/front_door -max_total_time=$(FUZZ_SECONDS) -timeout=5 -rss_limit_mb=1000
+	mkdir -p .fuzz/containers
+	$(BIN)/python fuzz/containers.py .fuzz/containers -max_total_time=$(FUZZ_SECONDS) -timeout=5 -rss_limit_mb=2000
 	$(BIN)/python fuzz/loaders.py .fuzz/loaders -max_total_time=$(FUZZ_SECONDS) -timeout=20 -rss_limit_mb=4000
 
 lint: $(VENV)/.lint

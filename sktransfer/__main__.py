@@ -6,6 +6,7 @@ What is heavy is imported by the command that needs it, after a look at the fold
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -15,7 +16,7 @@ from typing import Any
 import click
 
 from . import __version__
-from ._exceptions import SktransferError
+from ._exceptions import BadImage, ImageError, SktransferError
 
 FOLDER = click.Path(path_type=Path)
 AUGMENTATIONS = ["none", "photo", "any_orientation", "text"]
@@ -155,7 +156,15 @@ def train(directory: Path, out: Path, strategy: str | None, quiet: bool, **param
 @click.argument("model", type=FOLDER)
 @click.argument("directory", metavar="DIR", type=FOLDER)
 @click.option("-o", "--out", type=FOLDER, help="CSV file; by default the standard output.")
-def predict(model: Path, directory: Path, out: Path | None) -> None:
+@click.option(
+    "--on-error",
+    type=click.Choice(["raise", "skip"]),
+    default="raise",
+    show_default=True,
+    help="Stop at images that cannot be read, or go on, with an empty label, and exit with 1 in the end.",
+)
+@click.pass_context
+def predict(context: click.Context, model: Path, directory: Path, out: Path | None, on_error: str) -> None:
     """Classify the images in DIR and its subfolders: path, label and the probability of each class, as CSV."""
     paths = _images_in(directory)
     import csv
@@ -163,18 +172,42 @@ def predict(model: Path, directory: Path, out: Path | None) -> None:
     from . import load
 
     estimator = load(model)
-    header, columns = ["path", "label"], []
-    if hasattr(estimator, "predict_proba"):
-        probabilities = estimator.predict_proba(paths)
-        labels = estimator.classes_[probabilities.argmax(axis=1)]
-        header += [f"p({name})" for name in estimator.classes_]
-        columns = [[f"{p:.4f}" for p in row] for row in probabilities]
-    else:
-        labels, columns = estimator.predict(paths), [[]] * len(paths)
-    with click.open_file(str(out or "-"), "w", encoding="utf-8", atomic=out is not None) as file:
+    has_probabilities = hasattr(estimator, "predict_proba")
+    answers, bad = _answers(estimator.predict_proba if has_probabilities else estimator.predict, paths, on_error)
+    header = ["path", "label", *(f"p({name})" for name in estimator.classes_ if has_probabilities)]
+    with click.open_file(
+        str(out or "-"), "w", encoding="utf-8", errors="surrogateescape", atomic=out is not None
+    ) as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)
-        writer.writerows([path, label, *row] for path, label, row in zip(paths, labels, columns, strict=True))
+        for path in paths:
+            if path not in answers:
+                writer.writerow([path] + [""] * (len(header) - 1))
+            elif has_probabilities:
+                label = estimator.classes_[answers[path].argmax()]
+                writer.writerow([path, label, *(f"{p:.4f}" for p in answers[path])])
+            else:
+                writer.writerow([path, answers[path]])
+    for image in bad:
+        click.echo(f"unreadable: {image.path}: {image.reason}", err=True)
+    if bad:
+        click.echo(f"{len(bad)} of {len(paths)} images could not be read", err=True)
+        context.exit(1)
+
+
+def _answers(ask: Callable, paths: list[str], on_error: str) -> tuple[dict[str, Any], list[BadImage]]:
+    """Return what a model says of each image that can be read, and the images that cannot."""
+    readable, bad = list(paths), list[BadImage]()
+    while readable:
+        try:
+            return dict(zip(readable, ask(readable), strict=True)), bad
+        except ImageError as error:  # of the images that it was about to compute; what is computed is stored
+            if on_error == "raise" or not error.bad_images:
+                raise
+            bad += error.bad_images
+            unreadable = {image.path for image in error.bad_images}
+            readable = [path for path in readable if path not in unreadable]
+    return {}, bad
 
 
 @cli.command()
@@ -197,12 +230,13 @@ def extract(directory: Path, out: Path, layer: str, quiet: bool, **params: Any) 
     features = transformer.fit_transform(paths)
     if out.suffix == ".npy":
         np.save(out, features)
-        out.with_suffix(".txt").write_text("".join(f"{path}\n" for path in paths), encoding="utf-8")
+        names = out.with_suffix(".txt")
+        names.write_text("".join(f"{path}\n" for path in paths), encoding="utf-8", errors="surrogateescape")
     else:
         import pandas as pd
 
         table = pd.DataFrame(features, columns=transformer.get_feature_names_out())
-        table.insert(0, "path", paths)
+        table.insert(0, "path", _names_in_unicode(paths))
         table.to_parquet(out, index=False)
     click.echo(f"{features.shape[0]} images × {features.shape[1]} features: {out}")
 
@@ -250,6 +284,19 @@ def _images_in(directory: Path) -> list[str]:
     return paths
 
 
+def _names_in_unicode(paths: list[str]) -> list[str]:
+    """Return the paths with backslashes where their bytes are no UTF-8, which a table cannot hold."""
+    names = [os.fsencode(path).decode("utf-8", "backslashreplace") for path in paths]
+    n_changed = sum(name != path for name, path in zip(names, paths, strict=True))
+    if n_changed:
+        warnings.warn(
+            f"{n_changed} file name(s) are not UTF-8. A table holds them with backslashes, such as caf\\xe9.jpg. A "
+            ".npy file comes with the names as they are.",
+            stacklevel=2,
+        )
+    return names
+
+
 def _require(what: str, modules: dict[str, str], extra: str) -> None:
     """Stop if a module is not installed."""
     missing = [package for module, package in modules.items() if importlib.util.find_spec(module) is None]
@@ -275,8 +322,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except (click.Abort, KeyboardInterrupt):
             click.echo("Stopped.", err=True)
             return 130
-        except (SktransferError, ImportError, OSError, ValueError) as error:
-            click.echo(f"Error: {error}", err=True)
+        except (SktransferError, ImportError, OSError, ValueError, MemoryError) as error:
+            notes = getattr(error, "__notes__", ())
+            click.echo(" ".join(["Error:", str(error) or "Not enough memory.", *notes]), err=True)
             return 1
 
 

@@ -11,6 +11,7 @@ import joblib
 
 from ._exceptions import BadImage, ImageError
 from ._images import Images, as_images
+from ._items import shortened
 
 LISTED = 20  # at most, in one message
 LOOK_SECONDS = 60  # for the other bad images, once the first one has ended a computation
@@ -72,7 +73,9 @@ def with_all_others(first: ImageError, images: Images, least_side: int, workers:
 
 def listed(bad_images: Sequence[BadImage]) -> str:
     """Return one line for each, up to a number that can still be read."""
-    lines = [f"image {bad.index} ({bad.path or 'no file'}): {bad.reason[:200]}" for bad in bad_images[:LISTED]]
+    lines = [
+        f"image {bad.index} ({shortened(bad.path or 'no file')}): {bad.reason[:300]}" for bad in bad_images[:LISTED]
+    ]
     if len(bad_images) > LISTED:
         lines.append(f"… and {len(bad_images) - LISTED} more.")
     return "\n".join(lines)

@@ -29,11 +29,12 @@ from ._inputs import (
 from ._portable import Portable, whole_or_nothing
 from ._preprocessing import AUGMENTATIONS
 from ._registry import start_clean_after_fork
+from ._settings import TakesSettingsAlong
 from ._training import OngoingTraining, check_net_params, new_net, train
 from ._training_data import Examples, FrozenBody, make_views, resolve_tta
 
 
-class FineTunedCNNClassifier(ClassifierMixin, Portable):
+class FineTunedCNNClassifier(TakesSettingsAlong, ClassifierMixin, Portable):
     """A pretrained convolutional network with a new head, trained on from a chosen depth.
 
     The first stages are frozen: they stay as they are, BatchNorm statistics included. The stages that follow

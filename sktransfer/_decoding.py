@@ -9,12 +9,13 @@ from __future__ import annotations
 import io
 import math
 import threading
-from collections.abc import Callable
-from typing import Literal, TypeAlias
+from collections.abc import Callable, Iterator
+from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import PIL
 from PIL import Image, ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
 
 from ._exceptions import ImageError
 from ._warnings import warnings_ignored
@@ -48,6 +49,11 @@ _UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {  # what undoes each 
 
 _STRIP_PIXELS = 2**20  # converted at a time
 
+# What a pixel takes, in time and memory, compared with those of other formats, as measured at the limit of pixels.
+_COST_OF_A_PIXEL = {"JPEG2000": 3.0, "WEBP": 1.6, "AVIF": 1.2}
+
+_MOST_PASSES = 20  # over as many pixels as are allowed; encoders of JPEG make about ten
+
 # A PIL image that the user opened reads its file on first use, which two threads must not do at once.
 _first_use = threading.Lock()
 
@@ -61,6 +67,8 @@ def rgb_from_file(
     keeps so many pixels. Its decoder leaves out what would be averaged away, several times faster for a large photo.
     """
     with warnings_ignored("PIL"), Image.open(io.BytesIO(content), formats=readable_formats()) as opened:
+        if opened.format in ("JPEG", "MPO"):
+            _refuse_many_scans(opened, content)
         if least_side is not None and opened.format == "JPEG":
             shrink = max(1.0, min(opened.size) / least_side)
             opened.draft(None, (math.ceil(opened.width / shrink), math.ceil(opened.height / shrink)))
@@ -79,6 +87,48 @@ def rgb_from_pil(image: Image.Image, value_range: ValueRange) -> np.ndarray:
 def rgb_from_array(array: np.ndarray, value_range: ValueRange) -> np.ndarray:
     """Convert an array of shape (H, W), or (H, W, C) with 1, 3 or 4 channels."""
     return _rgb(_levels(array, value_range))
+
+
+class UsedValues(NamedTuple):
+    """How much of its range a picture of more than 8 bits uses, and what to say if that is little."""
+
+    share: float
+    is_little: bool
+    complaint: str
+
+
+def values_used(image: bytes | bytearray | memoryview | Image.Image | np.ndarray) -> UsedValues | None:
+    """Return which values an image uses under the range "auto"; None if 8 bits hold them all."""
+    if isinstance(image, np.ndarray):
+        return _used(image.dtype, float(image.max())) if image.dtype.kind in "uf" else None
+    if isinstance(image, Image.Image):
+        return _used(*_extremes_of_deep(image)[::2]) if _is_deep(image) else None
+    with warnings_ignored("PIL"), Image.open(io.BytesIO(image), formats=readable_formats()) as opened:
+        has_deep_colours = ";16" in _stored_as(opened)
+        if _is_deep(opened):
+            return values_used(opened)
+        if not has_deep_colours:
+            return None
+        bands = np.atleast_2d(opened.getextrema())[: 1 if opened.mode == "LA" else 3]
+        return UsedValues(
+            (bands.max() + 0.5) / 256,
+            bool(bands.max() < 64),
+            "holds colours of 16 bits, of which Pillow keeps the upper 8, and comes out nearly black. Read such files "
+            "with another library, and pass arrays and the value_range that their values use.",
+        )
+
+
+def _used(dtype: np.dtype, highest: float) -> UsedValues | None:
+    if dtype == np.uint8 or dtype.str[1:] not in _NATURAL_RANGE:
+        return None
+    white = _NATURAL_RANGE[dtype.str[1:]][1]
+    top = 2.0 ** math.frexp(highest)[1] - (dtype.kind == "u")  # as so many bits hold
+    return UsedValues(
+        highest / white,
+        highest < white * (0.25 if dtype.kind == "u" else 0.0625),  # 14 bits of 16; a night as floats is darker still
+        f"has values up to {highest:g}, where {white} is white, and comes out nearly black. If {top:g} is white, pass "
+        f"value_range=(0, {top:g}). If it is meant to be so dark, pass value_range=(0, {white}).",
+    )
 
 
 def resize(
@@ -127,20 +177,43 @@ def decoder_identity() -> str:
 def readable_formats() -> list[str]:
     """Name the formats that are read, as this machine's Pillow has them."""
     Image.init()
-    return [name for name, (opener, _) in Image.OPEN.items() if name in FORMATS or not _is_pillows(opener)]
+    return [name for name, (opener, _) in Image.OPEN.items() if name in FORMATS or not is_pillows(opener)]
 
 
-def _is_pillows(opener: Callable) -> bool:
+def is_pillows(opener: Callable) -> bool:
+    """Tell whether it is Pillow itself, not the user, that reads a format in this way."""
     return opener.__module__.startswith("PIL.")
 
 
-def _refuse_bombs(image: Image.Image) -> None:
-    """Refuse, before it is decoded, what would take gigabytes; Pillow itself only warns up to twice its limit."""
-    pixels, limit = image.width * image.height, Image.MAX_IMAGE_PIXELS
-    if limit is not None and pixels > limit:
+def _refuse_many_scans(image: Image.Image, content: bytes | bytearray | memoryview) -> None:
+    """Refuse what a small JPEG of several scans can cost.
+
+    Its decoder goes through the whole image for every scan, which may be a few bytes long, and holds all of it in
+    memory in full size, at whatever fraction it is decoded.
+    """
+    assert isinstance(image, JpegImageFile) and image.fp is not None
+    n_channels_of_first_scan = content[image.fp.tell() + 2] if image.format == "JPEG" else 0
+    if n_channels_of_first_scan >= image.layers and not image.info.get("progressive"):
+        return
+    _refuse_bombs(image, cost=max(1.0, image.layers / 3))
+    n_scans, limit = bytes(content).count(b"\xff\xda"), Image.MAX_IMAGE_PIXELS
+    if limit is not None and n_scans * image.width * image.height > _MOST_PASSES * limit:
         raise ImageError(
-            f"its {image.width} x {image.height} = {pixels} pixels exceed the limit of {limit} pixels, it could be a "
+            f"this JPEG goes over its {image.width} x {image.height} pixels {n_scans} times, it could be a "
             "decompression bomb. If you trust it, raise PIL.Image.MAX_IMAGE_PIXELS."
+        )
+
+
+def _refuse_bombs(image: Image.Image, cost: float = 1.0) -> None:
+    """Refuse, before it is decoded, what would take gigabytes; Pillow itself only warns up to twice its limit."""
+    if Image.MAX_IMAGE_PIXELS is None:
+        return
+    pixels = image.width * image.height
+    limit = int(Image.MAX_IMAGE_PIXELS / _COST_OF_A_PIXEL.get(image.format or "", cost))
+    if pixels > limit:
+        raise ImageError(
+            f"its {image.width} x {image.height} = {pixels} pixels exceed the limit of {limit} pixels for "
+            f"{image.format}, it could be a decompression bomb. If you trust it, raise PIL.Image.MAX_IMAGE_PIXELS."
         )
 
 
@@ -151,23 +224,45 @@ def _rgb_from_pillow(image: Image.Image, value_range: ValueRange) -> np.ndarray:
     transparent = _transparent_value(image)
     image.load()
     upright = _turn_upright(image)
-    # What deep pixels mean may depend on all of them.
-    rows = image.height if _is_deep(image) else max(1, _STRIP_PIXELS // image.width)
-    if rows >= image.height:
-        return np.ascontiguousarray(upright(_rgb(_pillow_levels(image, transparent, value_range))))
+    limits = _limits_of_deep(image, value_range) if _is_deep(image) else (0.0, 255.0)
     rgb = np.empty((image.height, image.width, 3), dtype=np.uint8)
-    for top in range(0, image.height, rows):
-        strip = image.crop((0, top, image.width, min(top + rows, image.height)))
-        rgb[top : top + rows] = _rgb(_pillow_levels(strip, transparent, value_range))
+    for rows, strip in _strips(image):
+        rgb[rows] = _rgb(_pillow_levels(strip, transparent, limits))
     return np.ascontiguousarray(upright(rgb))
+
+
+def _strips(image: Image.Image) -> Iterator[tuple[slice, Image.Image]]:
+    height = max(1, _STRIP_PIXELS // image.width)
+    if height >= image.height:
+        yield slice(image.height), image
+        return
+    for top in range(0, image.height, height):
+        end = min(top + height, image.height)
+        yield slice(top, end), image.crop((0, top, image.width, end))
 
 
 def _is_deep(image: Image.Image) -> bool:
     return image.mode == "F" or image.mode.startswith("I")
 
 
+def _limits_of_deep(image: Image.Image, value_range: ValueRange) -> tuple[float, float]:
+    """Return the values of black and white in a picture of more than 8 bits."""
+    dtype, lowest, highest = _extremes_of_deep(image)
+    return _limits(dtype, lowest, highest, value_range)
+
+
+def _extremes_of_deep(image: Image.Image) -> tuple[np.dtype, float, float]:
+    """Return the type of the pixels, and their smallest and largest value."""
+    ends = [(values.dtype, values.min(), values.max()) for values in (np.asarray(strip) for _, strip in _strips(image))]
+    dtype = ends[0][0]
+    lowest, highest = (float(np.min([end[1] for end in ends])), float(np.max([end[2] for end in ends])))
+    if dtype.kind == "i" and lowest >= 0 and highest <= 65535:
+        dtype = np.dtype(np.uint16)  # what Pillow holds in 32 bits is mostly a picture of 16
+    return dtype, lowest, highest
+
+
 def _pillow_levels(
-    image: Image.Image, transparent: int | tuple[int, ...] | None, value_range: ValueRange
+    image: Image.Image, transparent: int | tuple[int, ...] | None, limits: tuple[float, float]
 ) -> np.ndarray:
     """Return the pixels of a PIL image, uint8: grey, RGB, or RGBA if it has an alpha channel or palette."""
     if image.mode in ("P", "PA", "LA", "La", "RGBA", "RGBa"):
@@ -177,7 +272,7 @@ def _pillow_levels(
     # In the other modes at most one value is transparent, which Pillow's conversions would lose or round.
     if _is_deep(image):
         values = np.asarray(image)
-        levels = _levels(_narrowed(values) if value_range == "auto" else values, value_range)
+        levels = _scaled(values, limits)
     else:
         values = levels = np.asarray(image if image.mode == "L" else image.convert("RGB"))
     if transparent is None:
@@ -189,7 +284,7 @@ def _pillow_levels(
 def _transparent_value(image: Image.Image) -> int | tuple[int, ...] | None:
     """Return the value that counts as transparent; PNG files state it in their own depth, not that of the pixels."""
     value = image.info.get("transparency")
-    stored_as = str(image.tile[0][3]) if isinstance(image, ImageFile.ImageFile) and image.tile else ""
+    stored_as = _stored_as(image)
     if isinstance(value, int):
         return value * {"L;2": 85, "L;4": 17}.get(stored_as, 1)
     if isinstance(value, tuple):
@@ -205,36 +300,50 @@ def _turn_upright(image: Image.Image) -> Callable[[np.ndarray], np.ndarray]:
         return _UPRIGHT[1]
 
 
-def _narrowed(values: np.ndarray) -> np.ndarray:
-    """Return integers as uint16 if they fit: what Pillow holds in 32 bits is mostly a picture of 16."""
-    fits = values.dtype.kind == "i" and values.min() >= 0 and values.max() <= 65535
-    return values.astype(np.uint16) if fits else values
+def _stored_as(image: Image.Image) -> str:
+    """Return how an image's file stores its pixels, until they are loaded."""
+    return str(image.tile[0][3]) if isinstance(image, ImageFile.ImageFile) and image.tile else ""
 
 
 # Values
 
 
 def _levels(array: np.ndarray, value_range: ValueRange) -> np.ndarray:
-    """Map values to grey levels, uint8; what lies outside the range is refused, never cut off in silence."""
+    """Map values to grey levels, uint8."""
     if array.dtype.kind not in "buif":
         raise ImageError(f"values of dtype {array.dtype} are no grey levels. Expected real numbers.")
-    limits = _NATURAL_RANGE.get(array.dtype.str[1:]) if value_range == "auto" else value_range
-    if array.dtype == np.uint8 and limits == (0, 255):
+    if array.dtype == np.uint8 and value_range in ("auto", (0, 255)):
         return array
     with np.errstate(invalid="ignore"):  # NaN is refused below
-        values = np.asarray(array, dtype=np.float64)
-    lowest, highest = float(values.min()), float(values.max())
+        lowest, highest = float(array.min()), float(array.max())
+    return _scaled(array, _limits(array.dtype, lowest, highest, value_range))
+
+
+def _limits(dtype: np.dtype, lowest: float, highest: float, value_range: ValueRange) -> tuple[float, float]:
+    """Return the values of black and white; what lies outside of them is refused, never cut off in silence."""
     if not (math.isfinite(lowest) and math.isfinite(highest)):
         raise ImageError("it holds NaN or infinity. Replace them, for instance with np.nan_to_num.")
+    limits = _NATURAL_RANGE.get(dtype.str[1:]) if value_range == "auto" else value_range
     observed = f"its values run from {lowest:g} to {highest:g}"
     advice = f"Pass the values of black and white, for instance value_range={_suggested_range(lowest, highest)}"
     if limits is None:
-        raise ImageError(f"{array.dtype} has no natural range; {observed}. {advice}.")
+        raise ImageError(f"{dtype} has no natural range; {observed}. {advice}.")
     low, high = limits
     tolerance = 1e-6 * (high - low)  # for rounding errors
     if lowest < low - tolerance or highest > high + tolerance:
         raise ImageError(f"{observed}, beyond {low:g} (black) to {high:g} (white). {advice}, or use np.clip.")
-    return np.rint((values - low) * 255 / (high - low)).clip(0, 255).astype(np.uint8)
+    return low, high
+
+
+def _scaled(array: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
+    """Return values as grey levels, some rows at a time, since their 64 bits take much memory."""
+    low, high = limits
+    levels = np.empty(array.shape, dtype=np.uint8)
+    height = max(1, _STRIP_PIXELS // max(1, math.prod(array.shape[1:])))
+    for top in range(0, len(array), height):
+        values = np.asarray(array[top : top + height], dtype=np.float64)
+        levels[top : top + height] = np.rint((values - low) * 255 / (high - low)).clip(0, 255)
+    return levels
 
 
 def _suggested_range(lowest: float, highest: float) -> tuple[float, float]:

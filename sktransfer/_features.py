@@ -19,9 +19,10 @@ from ._inputs import SHARED_CONSTRAINTS, as_seen, check_images, make_extractor, 
 from ._linear import OneThreadLogisticRegression
 from ._portable import Portable, whole_or_nothing
 from ._registry import start_clean_after_fork
+from ._settings import TakesSettingsAlong
 
 
-class PretrainedCNNFeatures(TransformerMixin, Portable):
+class PretrainedCNNFeatures(TakesSettingsAlong, TransformerMixin, Portable):
     """Bottleneck features of a pretrained convolutional network.
 
     Each image is resized, cropped and normalised as the network's weights were trained, run through its

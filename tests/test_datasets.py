@@ -1,6 +1,7 @@
 """Loaders of class folders and of Fashion-MNIST."""
 
 import gzip
+import os
 import struct
 
 import numpy as np
@@ -9,6 +10,7 @@ from PIL import Image
 
 from sktransfer.datasets import load_fashion_mnist, load_image_folder
 from sktransfer.datasets._fashion_mnist import DEBIAN_FOLDER
+from sktransfer.datasets._image_folder import images_within
 
 
 @pytest.fixture
@@ -42,6 +44,51 @@ class TestImageFolder:
         (photos / "eel").mkdir()
         with pytest.raises(ValueError, match="eel"):
             load_image_folder(str(photos))
+
+    def test_link_to_a_folder_above(self, photos):
+        """Images are neither counted twice nor under another class, and the search ends."""
+        names = load_image_folder(photos).data.tolist()
+        (photos / "dog/latest").symlink_to("..")
+        (photos / "dog/deeper/up").symlink_to("..")
+        with pytest.warns(UserWarning, match="a link to .*, a folder above it. It was not followed") as caught:
+            bunch = load_image_folder(photos)
+        assert bunch.data.tolist() == names and bunch.target.tolist() == [0, 0, 1]
+        assert len(caught) == 2
+        with pytest.warns(UserWarning, match="not followed"):
+            assert images_within(photos) == names
+
+    @pytest.mark.parametrize("link", ["cat/more", "kitty"])
+    def test_folder_in_two_classes(self, photos, link):
+        (photos / link).symlink_to(photos / "dog")
+        with pytest.raises(ValueError, match=r"The images in '.*' belong to the classes '\w+' and '\w+', by a link"):
+            load_image_folder(photos)
+        assert len(images_within(photos)) == 3
+
+    def test_links_in_a_circle_end(self, photos):
+        (photos / "cat/x").symlink_to(photos / "dog")
+        (photos / "dog/y").symlink_to(photos / "cat")
+        assert len(images_within(photos / "cat")) == 3
+
+    def test_links_within_a_class_and_to_elsewhere_are_followed(self, photos, tmp_path_factory):
+        elsewhere = tmp_path_factory.mktemp("elsewhere")
+        Image.new("RGB", (4, 4)).save(elsewhere / "e.png")
+        (photos / "eel").symlink_to(elsewhere)
+        (photos / "dog/more").mkdir()
+        (photos / "dog/more/latest").symlink_to(photos / "dog/deeper")
+        bunch = load_image_folder(photos)
+        assert bunch.target_names == ["cat", "dog", "eel"] and bunch.target.tolist() == [0, 0, 1, 2]
+
+    def test_folders_that_cannot_be_read_are_not_left_out(self, photos, monkeypatch):
+        real = os.scandir
+
+        def scandir(path):
+            if str(path).endswith("deeper"):
+                raise PermissionError(13, "Permission denied", str(path))
+            return real(path)
+
+        monkeypatch.setattr(os, "scandir", scandir)
+        with pytest.raises(PermissionError, match="deeper"):
+            load_image_folder(photos)
 
 
 def idx(array: np.ndarray) -> bytes:

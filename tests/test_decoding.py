@@ -117,6 +117,7 @@ def test_values_out_of_range(array, value_range, words):
         decode(array[None], value_range=value_range)
 
 
+@pytest.mark.filterwarnings("ignore:.* comes out nearly black")
 @given(hnp.arrays(np.float64, (3, 4), elements=st.floats(-1e6, 1e6)))
 @settings(max_examples=30, deadline=None)
 def test_the_suggested_value_range_is_accepted(array):
@@ -127,6 +128,7 @@ def test_the_suggested_value_range_is_accepted(array):
         decode(array, value_range=tuple(float(v) for v in suggestion.strip("()").split(",")))
 
 
+@pytest.mark.filterwarnings("ignore:.* comes out nearly black")
 @given(
     hnp.arrays(np.uint8, hnp.array_shapes(min_dims=2, max_dims=2, max_side=6)), st.sampled_from(["HW", "HWC", "CHW"])
 )
@@ -468,9 +470,7 @@ def test_damaged_files_raise_nothing_but_image_error(format, data):
             assert image.dtype == np.uint8 and image.ndim == 3
 
 
-@pytest.mark.parametrize(
-    "error", [OSError, SyntaxError, TypeError, KeyError, EOFError, MemoryError, StopIteration, zlib.error]
-)
+@pytest.mark.parametrize("error", [OSError, SyntaxError, TypeError, KeyError, EOFError, StopIteration, zlib.error])
 def test_whatever_a_decoder_throws(error, monkeypatch):
     def broken(*args, **kwargs):
         raise error("oh no")
@@ -482,8 +482,8 @@ def test_whatever_a_decoder_throws(error, monkeypatch):
 
 
 def test_error_without_a_message(monkeypatch):
-    monkeypatch.setattr(_decoding, "_pillow_levels", lambda *arguments: (_ for _ in ()).throw(MemoryError))
-    with refuses("Cannot read image 0", "MemoryError"):
+    monkeypatch.setattr(_decoding, "_pillow_levels", lambda *arguments: (_ for _ in ()).throw(AssertionError))
+    with refuses("Cannot read image 0", "AssertionError"):
         decode(Image.fromarray(RGB))
 
 
@@ -506,7 +506,9 @@ def test_decompression_bomb(monkeypatch):
 def test_pixel_limit_counts_what_is_decoded(monkeypatch):
     content = file(Image.new("RGB", (64, 48)), "JPEG")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2000)
-    with refuses("image 0", "64 x 48 = 3072 pixels exceed the limit of 2000", "raise PIL.Image.MAX_IMAGE_PIXELS"):
+    with refuses(
+        "image 0", "64 x 48 = 3072 pixels exceed the limit of 2000 pixels for JPEG", "raise PIL.Image.MAX_IMAGE_PIXELS"
+    ):
         decode(content)
     assert as_images([content]).decode(0, least_side=24).shape == (24, 32, 3)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
@@ -568,6 +570,7 @@ def test_overlapping_threads_restore_the_warning_filters():
     assert list(warnings.filters) == before
 
 
+@pytest.mark.filterwarnings("ignore:image 17 .*12in16bit.tif. has values up to 30")
 def test_real_bad_files():
     if not BAD_IMAGES.is_dir():
         pytest.skip(f"{BAD_IMAGES} is not there")

@@ -222,8 +222,8 @@ def test_negative_numpy_and_outside_indices():
     "dtype", [torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.bool, torch.uint16]
 )
 def test_tensors_of_any_dtype(dtype):
-    tensor = torch.tensor([[0, 1], [1, 0]]).to(dtype)
-    white = {torch.uint8: 1, torch.uint16: 0}.get(dtype, 255)
+    tensor = torch.tensor([[0, 1], [1, 0]]).mul(65535 if dtype == torch.uint16 else 1).to(dtype)
+    white = 1 if dtype == torch.uint8 else 255
     for X in (tensor[None], [tensor]):
         np.testing.assert_array_equal(as_images(X)[0][..., 0], [[0, white], [white, 0]])
 

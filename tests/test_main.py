@@ -4,6 +4,7 @@ import contextlib
 import csv
 import importlib.util
 import io
+import os
 import shutil
 import subprocess
 import sys
@@ -180,6 +181,58 @@ def test_check(photos):
     assert "unreadable: " in out and "china/0.png: " in out
     assert "near-identical: " in out and "flower/1.png, " in out and "flower/z.jpg" in out
     assert out.endswith("21 images, 1 unreadable, 1 groups of near-identical ones\n")
+
+
+def test_names_that_are_not_utf8(photos):
+    name = os.fsdecode(b"caf\xe9.png")
+    shutil.copy(photos / "china" / "0.png", photos / "china" / name)
+    cwd = photos.parent
+    run("train", photos, *COMMANDS["train"], cwd=cwd)
+    run("predict", "model", photos, "-o", "labels.csv", cwd=cwd)
+    assert b"china/caf\xe9.png,china," in (cwd / "labels.csv").read_bytes()
+    command = [sys.executable, "-m", "sktransfer", "predict", "model", str(photos)]
+    done = subprocess.run(command, cwd=cwd, capture_output=True, check=True)
+    assert done.stdout == (cwd / "labels.csv").read_bytes()
+    run("extract", photos, "-o", "f.npy", *SMALL, cwd=cwd)
+    paths = (cwd / "f.txt").read_text(errors="surrogateescape").splitlines()
+    assert len(paths) == len(np.load(cwd / "f.npy")) == 21
+    assert str(photos / "china" / name) in paths
+    with pytest.warns(UserWarning, match=r"1 file name\(s\) are not UTF-8"):
+        sktransfer.__main__.cli(["extract", str(photos), "-o", str(cwd / "f.parquet"), *SMALL], standalone_mode=False)
+    assert r"china/caf\xe9.png" in pd.read_parquet(cwd / "f.parquet")["path"].str[-len(r"china/caf\xe9.png") :].tolist()
+
+
+def test_predict_goes_on_past_broken_files(photos, computed):
+    cwd = photos.parent
+    run("train", photos, *COMMANDS["train"], cwd=cwd)
+    whole = run("predict", "model", photos, cwd=cwd)[0].splitlines()
+    (photos / "china" / "4.png").write_bytes(b"no picture")
+    (photos / "flower" / "9.png").write_bytes((photos / "flower" / "9.png").read_bytes()[:2000])
+    assert run("predict", "model", photos, cwd=cwd, code=1)[0] == ""
+    for options in ([], ["-o", "labels.csv"]):
+        computed.clear()
+        out, err = run("predict", "model", photos, "--on-error", "skip", *options, cwd=cwd, code=1)
+        rows = (out or (cwd / "labels.csv").read_text()).splitlines()
+        assert [row.split(",")[0] for row in rows] == [row.split(",")[0] for row in whole]
+        empty = [row for row in rows if row.endswith(",,,")]
+        assert len(empty) == 2 and "china/4.png" in empty[0] and "flower/9.png" in empty[1]
+        assert set(rows) - set(empty) < set(whole)
+        assert "china/4.png: it is in no format" in err and "flower/9.png: " in err and "truncated" in err
+        assert err.endswith("2 of 20 images could not be read\n")
+        assert not computed  # nothing that was known is computed again
+    for path in photos.rglob("*.png"):
+        path.write_bytes(b"no picture")
+    out, err = run("predict", "model", photos, "--on-error", "skip", cwd=cwd, code=1)
+    assert out.count(",,,\n") == 20 and err.endswith("20 of 20 images could not be read\n")
+
+
+def test_trouble_of_the_machine_names_the_image(photos, monkeypatch):
+    def no_memory(*_, **__):
+        raise MemoryError
+
+    monkeypatch.setattr("sktransfer._decoding._pillow_levels", no_memory)
+    _, err = run("check", photos, "--quiet", cwd=photos.parent, code=1)
+    assert err.startswith("Error: Not enough memory. While reading image ") and "photos/china/" in err
 
 
 def test_progress_bar(photos):

@@ -1,0 +1,64 @@
+"""What the user set on Pillow in the main process holds in joblib's workers.
+
+It travels beside the estimators that are sent to them. Only what is sent to another process carries it: files, copies
+and hashes of estimators are what they would be without.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import pickle
+from collections.abc import Callable
+from contextlib import suppress
+from multiprocessing.reduction import ForkingPickler
+from typing import Any
+
+from joblib.externals.loky.backend import reduction as loky
+from PIL import Image, ImageFile, PngImagePlugin
+
+from ._decoding import is_pillows
+
+_SETTINGS = (
+    (Image, "MAX_IMAGE_PIXELS"),
+    (ImageFile, "LOAD_TRUNCATED_IMAGES"),
+    (PngImagePlugin, "MAX_TEXT_CHUNK"),
+    (PngImagePlugin, "MAX_TEXT_MEMORY"),
+)
+
+
+class TakesSettingsAlong:
+    """Estimators of this kind, and of classes derived from it, take the settings of Pillow along to workers."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        ForkingPickler.register(cls, _reduced)
+        loky.register(cls, _reduced)
+
+
+def _reduced(estimator: Any) -> tuple:
+    make, arguments, *state = estimator.__reduce_ex__(2)
+    return _made, (_present(), make, arguments), *state
+
+
+def _made(settings: tuple, make: Callable, arguments: tuple) -> Any:
+    if multiprocessing.parent_process() is not None:  # what a worker returns changes nothing in the main process
+        _apply(*settings)
+    return make(*arguments)
+
+
+def _present() -> tuple[list, list[bytes]]:
+    """Return the values of the settings, and the formats that the user has registered."""
+    openers = []
+    for name, (opener, accept) in Image.OPEN.items():
+        if not is_pillows(opener):
+            with suppress(Exception):  # as of a function within a function; the error of the worker says what to do
+                openers.append(pickle.dumps((name, opener, accept)))
+    return [getattr(module, name) for module, name in _SETTINGS], openers
+
+
+def _apply(values: list, openers: list[bytes]) -> None:
+    for (module, name), value in zip(_SETTINGS, values, strict=True):
+        setattr(module, name, value)
+    for opener in openers:
+        with suppress(Exception):  # of a package or script that this process cannot import
+            Image.register_open(*pickle.loads(opener))
