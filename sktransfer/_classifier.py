@@ -7,10 +7,8 @@ from numbers import Integral, Real
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context
-from sklearn.preprocessing import LabelEncoder
 from sklearn.utils import check_random_state, compute_sample_weight
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
 from ._backbones import Backbone
@@ -21,7 +19,6 @@ from ._finetuning import new_network, resolve_recipe
 from ._inputs import (
     SHARED_CONSTRAINTS,
     check_images,
-    check_images_and_target,
     make_extractor,
     resolve_backbone,
     resolve_freeze,
@@ -29,6 +26,7 @@ from ._inputs import (
 from ._preprocessing import AUGMENTATIONS
 from ._training import OngoingTraining, new_net, train
 from ._training_data import Examples, FrozenBody, make_views, resolve_tta
+from ._validation import check_class_sizes, check_labels, encoded
 
 
 class FineTunedCNNClassifier(ClassifierMixin, BaseEstimator):
@@ -80,9 +78,10 @@ class FineTunedCNNClassifier(ClassifierMixin, BaseEstimator):
         Weights of the classes, as in scikit-learn.
     early_stopping : bool or int, default=False
         Hold out `validation_fraction` of the images, stop when their loss has not improved for that many
-        epochs (5 for True), and return to the best weights, which are kept in memory.
+        epochs (5 for True), and return to the best weights, which are kept in memory. Copies of an image may be held
+        out and trained on at once, which makes the loss too good; `find_duplicates` finds them.
     validation_fraction : float, default=0.1
-        Share of the training images held out for `early_stopping`.
+        Share of each class held out for `early_stopping`; at least one image, and never the last one.
     callbacks : list of skorch callbacks, default=None
         Passed on to skorch.
     net_params : dict, default=None
@@ -263,14 +262,19 @@ class FineTunedCNNClassifier(ClassifierMixin, BaseEstimator):
         ------
         ImageError
             If an image cannot be read. The message names it.
+        LabelError
+            If a label is missing, if there is one class only, or if `early_stopping` finds a class of a single image.
         TrainingError
             If the loss is no longer a number.
         """
-        images, y = check_images_and_target(self, X, y)
-        check_classification_targets(y)
+        images = check_images(self, X, reset=True)
         if len(images) < 2:
             raise ValueError(f"Found n_samples={len(images)} image(s); training needs at least 2.")
-        encoder = LabelEncoder().fit(y)
+        y = check_labels(y, len(images))
+        if self.early_stopping:
+            advice = "Add images, leave that class out, or set early_stopping=False."
+            check_class_sizes(y, 2, "early_stopping", advice)
+        classes, codes = np.unique(y, return_inverse=True)
         sample_weight = _check_sample_weight(sample_weight, y, ensure_non_negative=True)
         weights = sample_weight * compute_sample_weight(self.class_weight, y)
 
@@ -279,19 +283,19 @@ class FineTunedCNNClassifier(ClassifierMixin, BaseEstimator):
             vars(self).pop("weights_checksum_", None)  # fitting again may take other weights
             seed = int(check_random_state(self.random_state).randint(2**31))
         else:
-            self._check_same_classes(encoder.classes_)
+            self._check_same_classes(classes)
             seed = self._seed
         backbone = resolve_backbone(self, seed)
         body = FrozenBody(make_extractor(self, backbone), resolve_freeze(self.freeze, backbone))
-        examples = Examples(images, encoder.transform(y), (weights / weights.mean()).astype(np.float32))
+        examples = Examples(images, codes, (weights / weights.mean()).astype(np.float32))
         # Every draw of torch's global generator lies within, so the user's own is left as it was.
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            net, history = train(self, body, examples, len(encoder.classes_), seed, trained)
+            net, history = train(self, body, examples, len(classes), seed, trained)
 
         # Only a fit that came to its end leaves a fitted estimator.
         vars(self).pop("_ongoing", None)
-        self._keep(encoder.classes_, body.n_frozen, backbone, seed)
+        self._keep(classes, body.n_frozen, backbone, seed)
         self.net_, self.history_ = net, history
         return self
 
@@ -325,12 +329,12 @@ class FineTunedCNNClassifier(ClassifierMixin, BaseEstimator):
                 "partial_fit sees too few images at a time for early_stopping and class_weight='balanced'. "
                 "Leave both at their defaults; pass sample_weight or a dict as class_weight."
             )
-        images, y = check_images_and_target(self, X, y, reset=first)
-        check_classification_targets(y)
-        encoder = LabelEncoder().fit(self.classes_ if classes is None else classes)
+        images = check_images(self, X, reset=first)
+        y = check_labels(y, len(images), n_classes=1)
+        classes = self.classes_ if classes is None else np.unique(check_labels(classes, name="classes"))
         if not first:
-            self._check_same_classes(encoder.classes_)
-        labels = encoder.transform(y)
+            self._check_same_classes(classes)
+        labels = encoded(y, classes)
         sample_weight = _check_sample_weight(sample_weight, y, ensure_non_negative=True)
         weights = sample_weight * compute_sample_weight(self.class_weight, y)
         examples = Examples(images, labels, weights.astype(np.float32))
@@ -343,10 +347,10 @@ class FineTunedCNNClassifier(ClassifierMixin, BaseEstimator):
             torch.manual_seed(seed)
             ongoing = getattr(self, "_ongoing", None)
             if ongoing is None:
-                ongoing = OngoingTraining(self, body, examples, len(encoder.classes_), seed)
+                ongoing = OngoingTraining(self, body, examples, len(classes), seed)
             ongoing.go_on(self, body, examples)
 
-        self._keep(encoder.classes_, n_frozen, backbone, seed)
+        self._keep(classes, n_frozen, backbone, seed)
         self._ongoing = ongoing
         self.net_, self.history_ = ongoing.net, ongoing.record.epochs_
         return self

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
-from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import Pipeline
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import check_is_fitted
@@ -16,7 +15,7 @@ from ._backbones import Backbone
 from ._bad_images import listed
 from ._engines import POOLINGS, feature_counts
 from ._inputs import SHARED_CONSTRAINTS, check_images, make_extractor, resolve_backbone, resolve_stage
-from ._linear import OneThreadLogisticRegression
+from ._linear import CheckedGridSearchCV, OneThreadLogisticRegression
 
 
 class PretrainedCNNFeatures(TransformerMixin, BaseEstimator):
@@ -255,7 +254,7 @@ class PretrainedCNNFeatures(TransformerMixin, BaseEstimator):
         return tags
 
 
-def make_feature_classifier(*, cv=5, n_jobs=None, **params):
+def make_feature_classifier(*, cv=5, **params):
     """Return a pipeline: features of all layers, then a logistic regression whose C is chosen by cross-validation.
 
     The features do not depend on C, so the search over C comes after them, and they are computed once. Those of
@@ -266,10 +265,10 @@ def make_feature_classifier(*, cv=5, n_jobs=None, **params):
     ----------
     cv : int or cross-validation splitter, default=5
         How C is chosen among 1, 10, 100 and 1000, by accuracy.
-    n_jobs : int, default=None
-        Fits at a time, in the search.
     **params
         Parameters of `PretrainedCNNFeatures`, where ``layer="all"`` and ``normalize=True`` unless said otherwise.
+        `n_jobs` is that of the features, the threads that decode images; the search runs one fit at a time, which
+        ``set_params(classifier__n_jobs=…)`` changes.
 
     Returns
     -------
@@ -288,5 +287,5 @@ def make_feature_classifier(*, cv=5, n_jobs=None, **params):
     >>> clf.fit(["cat1.jpg", "cat2.jpg", "dog1.jpg"], ["cat", "cat", "dog"])  # doctest: +SKIP
     """
     features = PretrainedCNNFeatures(**{"layer": "all", "normalize": True, **params})
-    search = GridSearchCV(OneThreadLogisticRegression(max_iter=1000), {"C": [1, 10, 100, 1000]}, cv=cv, n_jobs=n_jobs)
+    search = CheckedGridSearchCV(OneThreadLogisticRegression(max_iter=1000), {"C": [1, 10, 100, 1000]}, cv=cv)
     return Pipeline([("features", features), ("classifier", search)])

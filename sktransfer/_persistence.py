@@ -201,12 +201,12 @@ def _trusted_types() -> list[str]:
 
     from ._classifier import FineTunedCNNClassifier
     from ._features import PretrainedCNNFeatures
-    from ._linear import OneThreadLogisticRegression
+    from ._linear import CheckedGridSearchCV, OneThreadLogisticRegression
 
     splitters = [kind for kind in vars(model_selection).values() if inspect.isclass(kind) and hasattr(kind, "split")]
     scorers = [kind for kind in vars(_scorer).values() if inspect.isclass(kind) and kind.__module__ == _scorer.__name__]
     functions = [metrics.get_scorer(name)._score_func for name in metrics.get_scorer_names()]
-    ours = [FineTunedCNNClassifier, PretrainedCNNFeatures, OneThreadLogisticRegression]
+    ours = [FineTunedCNNClassifier, PretrainedCNNFeatures, OneThreadLogisticRegression, CheckedGridSearchCV]
     trusted = [*ours, *splitters, *scorers, *functions, type(Path())]
     return sorted({f"{kind.__module__}.{kind.__qualname__}" for kind in trusted})
 

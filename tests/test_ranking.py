@@ -52,8 +52,8 @@ def test_frame_of_a_sample(method, computed):
         ({"backbones": ["nonsense"]}, UnknownBackboneError, "nonsense"),
         ({"layers": ["stage99"]}, ValueError, "has no stage 'stage99'"),
         ({"y": np.zeros(100)}, ValueError, "one class"),
-        ({"y": Y[:50]}, ValueError, "inconsistent"),
-        ({"cv": 60}, ValueError, "smallest class .* cv=60"),
+        ({"y": Y[:50]}, ValueError, "X holds 100 images and y 50 labels"),
+        ({"cv": 60}, ValueError, "cv=60 needs at least 60 images of each class, but class 0 has"),
         ({"nonsense": 1}, TypeError, "nonsense"),
     ],
 )

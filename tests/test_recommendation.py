@@ -114,8 +114,8 @@ def test_distance_is_that_of_the_first_half():
     ("y", "match"),
     [
         (np.zeros(40), "one class"),
-        (Y[:39], "inconsistent numbers of samples"),
-        (np.array([0] * 39 + [1]), "at least two images of each class"),
+        (Y[:39], "X holds 40 images and y 39 labels"),
+        (np.array([0] * 39 + [1]), "at least 2 images of each class, but class 1 has 1"),
         (np.linspace(0, 1, 40), "continuous"),
     ],
 )
