@@ -144,8 +144,9 @@ class StrategyComparison:
         p = float(np.minimum(1.0, self.p_value(best, cheapest) * n_others))  # nan stays nan
         found = f"{best!r} is ahead of {cheapest!r} by {means[best] - means[cheapest]:.3f}"
         if np.isnan(p):
-            reason = f"fewer than {LEAST_FOLDS}" if len(self.n_test) < LEAST_FOLDS else "such"
-            return f"{found}. Whether it is better, {reason} folds cannot tell; {cheapest!r} is cheaper."
+            few = len(self.scores_[best]) < LEAST_FOLDS
+            reason = f"Fewer than {LEAST_FOLDS} folds" if few else "Folds that all differ by the same amount"
+            return f"{found}. {reason} cannot tell whether that is chance. {cheapest!r} is cheaper."
         found += f" (p = {p:.2g}, corrected paired t-test over the folds"
         found += f", for the best of {n_others} others)" if n_others > 1 else ")"
         if p < SIGNIFICANT:

@@ -17,6 +17,8 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import KDTree
 from sklearn.utils._param_validation import Interval, StrOptions, validate_params
 
+from ._bad_images import with_all_others
+from ._exceptions import ImageError
 from ._extraction import _map_ahead, progress_bar
 from ._images import Images, as_images
 from ._threads import decoding_threads
@@ -83,7 +85,7 @@ def find_duplicates(X, *, tolerance=2.0, image_shape=None, value_range="auto", n
     Raises
     ------
     ImageError
-        If an image cannot be read. The message names it.
+        If images cannot be read. The message lists them.
 
     Notes
     -----
@@ -152,9 +154,12 @@ def _looks(images: Images, n_jobs: int | None, verbose: int) -> tuple[list[np.nd
     workers = decoding_threads(n_jobs)
     rows = []
     with progress_bar(len(images), "Looking for duplicates", verbose) as bar:
-        for looks in _map_ahead(look_at_all, chunks, workers, 2 * workers):
-            rows.append(looks)
-            bar.update(len(looks[1]))
+        try:
+            for looks in _map_ahead(look_at_all, chunks, workers, 2 * workers):
+                rows.append(looks)
+                bar.update(len(looks[1]))
+        except ImageError as error:
+            raise with_all_others(error, images, least_side, workers) from error
     thumbnails, levels, noise = zip(*rows, strict=True)
     stacks = [np.concatenate(size) for size in zip(*thumbnails, strict=True)]
     return stacks, np.concatenate(levels), np.concatenate(noise, axis=1)

@@ -411,8 +411,8 @@ def _check_scoring(scoring: Any, y: np.ndarray) -> None:
         return
     known = get_scorer_names()
     if scoring not in known:
-        near = " or ".join(map(repr, difflib.get_close_matches(scoring, known, n=2, cutoff=0.4)))
-        hint = f" Did you mean {near}?" if near else ""
+        near = [name for name in known if name.startswith(scoring)] or difflib.get_close_matches(scoring, known)
+        hint = f" Did you mean {' or '.join(map(repr, near[:3]))}?" if near else ""
         raise ValueError(f"There is no scoring={scoring!r}.{hint} sklearn.metrics.get_scorer_names() lists all.")
     rows = np.zeros((len(y), 1))
     try:
