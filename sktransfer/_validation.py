@@ -211,8 +211,9 @@ def _one_type(labels: np.ndarray) -> np.ndarray:
     if "text" in rows:
         # An array of text drops zero characters at the end of a label.
         return labels if all(type(label) is str for label in values) else np.array(list(map(str, values)), dtype=object)
-    narrow = np.array([label.item() if isinstance(label, np.generic) else label for label in values])
-    if "numbers" in rows and narrow.dtype.kind not in "iuf":
+    values = [label.item() if isinstance(label, np.generic) else label for label in values]
+    narrow = np.array(values)
+    if narrow.dtype.kind not in "biuf" or narrow.tolist() != values:  # numpy writes some of them as floats
         raise LabelError(f"holds numbers that are too large, such as {shown(max(values, key=abs))}. {_TO_TEXT}")
     return _whole(narrow)
 
