@@ -51,8 +51,6 @@ def check_labels(y: Any, n_images: int | None = None, *, n_classes: int = 2, nam
         raise LabelError(f"{name} {error}") from error.__cause__
     if n_images is not None and len(labels) != n_images:
         raise LabelError(f"X holds {n_images} images and {name} {len(labels)} labels. Pass one label for each image.")
-    if len(labels) == 0:
-        raise LabelError(f"{name} is empty. Pass one label for each image.")
     classes = np.unique(labels)
     if len(classes) < n_classes:
         raise LabelError(
@@ -197,6 +195,8 @@ def _column(labels: np.ndarray) -> np.ndarray:
 
 def _one_type(labels: np.ndarray) -> np.ndarray:
     """Return labels of one type that can be sorted; refuse missing ones and a mixture."""
+    if len(labels) == 0:
+        raise LabelError("is empty. Pass one label for each image.")
     if labels.dtype.kind != "O":
         _refuse_missing(np.flatnonzero(labels != labels) if labels.dtype.kind in "fcmM" else ())
         return _whole(labels)
@@ -222,7 +222,7 @@ def _whole(labels: np.ndarray) -> np.ndarray:
     """Return the labels, if their type is one of those that labels may have."""
     if labels.dtype.kind == "S":
         raise LabelError(f"holds bytes, such as {shown(labels[0])}. Decode them: [label.decode() for label in y].")
-    if labels.dtype.kind not in "biufUmM" and len(labels):
+    if labels.dtype.kind not in "biufUmM":
         raise LabelError(f"holds labels of the type {labels.dtype}. {_TO_TEXT}")
     if labels.dtype.kind == "f":
         fractional = np.flatnonzero(~np.isfinite(labels) | (labels != np.floor(labels)))

@@ -101,6 +101,8 @@ SLIPS = {
     "array of bytes": (np.array([b"a", b"b"] * 15), r"bytes, such as b'a'.*label\.decode"),
     "huge": ([10**30, 1] * 15, r"too large, such as 10{30}"),
     "wide": ([-1, 2**64 - 1] * 15, "too large, such as 18446744073709551615"),
+    "empty": ([], "y is empty"),
+    "empty bytes": (np.array([], dtype="S"), "y is empty"),
     "complex": (np.arange(30) % 3 * 1j, "complex128"),
     "lists of several lengths": ([["a"], ["a", "b"]] * 15, r"y holds \['a'\], a list"),
     "enum": (list(enum.Enum("Animal", "cat dog")) * 15, "<Animal.cat: 1>, a Animal"),
