@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import joblib
-
 from ._exceptions import BadImage, ImageError
 from ._images import Images, as_images
 from ._items import shortened
+from ._threads import decoding_threads
 
 LISTED = 20  # at most, in one message
 LOOK_SECONDS = 60  # for the other bad images, once the first one has ended a computation
@@ -20,7 +19,11 @@ _BLOCK = 256
 
 
 def find_bad_images(
-    X: Any, *, image_shape: Sequence[int] | None = None, value_range: str | Sequence[float] = "auto", n_jobs: int = -1
+    X: Any,
+    *,
+    image_shape: Sequence[int] | None = None,
+    value_range: str | Sequence[float] = "auto",
+    n_jobs: int | None = None,
 ) -> list[BadImage]:
     """Find the images that cannot be read, without computing anything.
 
@@ -32,8 +35,8 @@ def find_bad_images(
         Shape of one image when `X` holds flat rows.
     value_range : "auto" or (float, float), default="auto"
         The values that mean black and white.
-    n_jobs : int, default=-1
-        Threads that decode; -1 takes all cores.
+    n_jobs : int, default=None
+        Threads that decode images. None takes as many as torch uses; -1 takes all cores.
 
     Returns
     -------
@@ -49,7 +52,7 @@ def find_bad_images(
     1 None it is in no format that is read here...
     """
     images = as_images(X, image_shape=image_shape, value_range=value_range)
-    return _look(images, _LEAST_SIDE, joblib.effective_n_jobs(n_jobs))[0]
+    return _look(images, _LEAST_SIDE, decoding_threads(n_jobs))[0]
 
 
 def with_all_others(first: ImageError, images: Images, least_side: int, workers: int) -> ImageError:

@@ -7,10 +7,8 @@ from numbers import Integral, Real
 import numpy as np
 import torch
 from sklearn.base import ClassifierMixin, _fit_context
-from sklearn.preprocessing import LabelEncoder
 from sklearn.utils import check_random_state, compute_sample_weight
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
 from ._backbones import Backbone, load_backbone
@@ -22,7 +20,6 @@ from ._inputs import (
     SHARED_CONSTRAINTS,
     as_seen,
     check_images,
-    check_images_and_target,
     make_extractor,
     resolve_freeze,
 )
@@ -32,6 +29,7 @@ from ._registry import start_clean_after_fork
 from ._settings import TakesSettingsAlong
 from ._training import OngoingTraining, check_net_params, new_net, train
 from ._training_data import Examples, FrozenBody, make_views, resolve_tta
+from ._validation import check_class_sizes, check_labels, encoded
 
 
 class FineTunedCNNClassifier(TakesSettingsAlong, ClassifierMixin, Portable):
@@ -83,9 +81,10 @@ class FineTunedCNNClassifier(TakesSettingsAlong, ClassifierMixin, Portable):
         Weights of the classes, as in scikit-learn.
     early_stopping : bool or int, default=False
         Hold out `validation_fraction` of the images, stop when their loss has not improved for that many
-        epochs (5 for True), and return to the best weights, which are kept in memory.
+        epochs (5 for True), and return to the best weights, which are kept in memory. Copies of an image may be held
+        out and trained on at once, which makes the loss too good; `find_duplicates` finds them.
     validation_fraction : float, default=0.1
-        Share of the training images held out for `early_stopping`.
+        Share of each class held out for `early_stopping`; at least one image, and never the last one.
     callbacks : list of skorch callbacks, default=None
         Passed on to skorch.
     net_params : dict, default=None
@@ -269,6 +268,8 @@ class FineTunedCNNClassifier(TakesSettingsAlong, ClassifierMixin, Portable):
         ------
         ImageError
             If an image cannot be read. The message names it.
+        LabelError
+            If a label is missing, if there is one class only, or if `early_stopping` finds a class of a single image.
         TrainingError
             If the loss is no longer a number.
         """
@@ -278,26 +279,29 @@ class FineTunedCNNClassifier(TakesSettingsAlong, ClassifierMixin, Portable):
         return self
 
     def _fit(self, X, y, sample_weight):
-        images, y = check_images_and_target(self, X, y)
-        check_classification_targets(y)
+        images = check_images(self, X, reset=True)
         if len(images) < 2:
             raise ValueError(f"Found n_samples={len(images)} image(s); training needs at least 2.")
-        encoder = LabelEncoder().fit(y)
+        y = check_labels(y, len(images))
+        if self.early_stopping:
+            advice = "Add images, leave that class out, or set early_stopping=False."
+            check_class_sizes(y, 2, "early_stopping", advice)
+        classes, codes = np.unique(y, return_inverse=True)
         sample_weight = _check_sample_weight(sample_weight, y, ensure_non_negative=True)
         weights = sample_weight * compute_sample_weight(self.class_weight, y)
 
         trained = self.net_.module_ if self.warm_start and hasattr(self, "net_") else None
         if trained is not None:
-            self._check_same_classes(encoder.classes_)
+            self._check_same_classes(classes)
         backbone, seed = self._start(anew=trained is None)
         body = FrozenBody(make_extractor(self, as_seen(self, backbone)), resolve_freeze(self.freeze, backbone))
         # Of mean one: gradients are clipped, so a common factor would change the steps.
         weights = (weights / weights.mean()).astype(np.float32)
-        examples = Examples(images, encoder.transform(y), weights)
-        net, history = train(self, body, examples, len(encoder.classes_), seed, trained)
+        examples = Examples(images, codes, weights)
+        net, history = train(self, body, examples, len(classes), seed, trained)
 
         vars(self).pop("_ongoing", None)
-        self._keep(encoder.classes_, body.n_frozen, backbone, seed)
+        self._keep(classes, body.n_frozen, backbone, seed)
         self.net_, self.history_ = net, history
 
     @_fit_context(prefer_skip_nested_validation=True)
@@ -336,12 +340,12 @@ class FineTunedCNNClassifier(TakesSettingsAlong, ClassifierMixin, Portable):
                 "partial_fit sees too few images at a time for early_stopping and class_weight='balanced'. "
                 "Leave both at their defaults; pass sample_weight or a dict as class_weight."
             )
-        images, y = check_images_and_target(self, X, y, reset=first)
-        check_classification_targets(y)
-        encoder = LabelEncoder().fit(self.classes_ if classes is None else classes)
+        images = check_images(self, X, reset=first)
+        y = check_labels(y, len(images), n_classes=1)
+        classes = self.classes_ if classes is None else np.unique(check_labels(classes, name="classes"))
         if not first:
-            self._check_same_classes(encoder.classes_)
-        labels = encoder.transform(y)
+            self._check_same_classes(classes)
+        labels = encoded(y, classes)
         sample_weight = _check_sample_weight(sample_weight, y, ensure_non_negative=True)
         weights = sample_weight * compute_sample_weight(self.class_weight, y)
         # As they are: they also weigh the images of one call against those of another.
@@ -352,10 +356,10 @@ class FineTunedCNNClassifier(TakesSettingsAlong, ClassifierMixin, Portable):
         body = FrozenBody(make_extractor(self, as_seen(self, backbone)), n_frozen)
         ongoing = getattr(self, "_ongoing", None)
         if ongoing is None:
-            ongoing = OngoingTraining(self, body, examples, len(encoder.classes_), seed)
+            ongoing = OngoingTraining(self, body, examples, len(classes), seed)
         ongoing.go_on(self, body, examples)
 
-        self._keep(encoder.classes_, n_frozen, backbone, seed)
+        self._keep(classes, n_frozen, backbone, seed)
         self._ongoing = ongoing
         self.net_, self.history_ = ongoing.net, ongoing.record.epochs_
 

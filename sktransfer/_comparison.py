@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -9,6 +10,8 @@ from scipy import stats
 from sklearn.base import BaseEstimator
 
 SIGNIFICANT = 0.05  # the usual level
+LEAST_FOLDS = 3  # two differences say next to nothing of how much such differences vary
+TIE = 0.0005  # of the mean score; what is nearer looks equal at three digits
 
 
 @dataclass(eq=False)
@@ -24,19 +27,20 @@ class StrategyComparison:
     seconds_ : dict of str to float
         Fitting and testing on all folds. The first strategy that needs some frozen features pays for them.
     left_out_ : dict of str to str
-        The strategies that were not run, and why.
+        The strategies that were not run, or failed, and why.
     scoring : str
         Name of the score; more is better.
-    test_share : float
-        Test images per training image in a fold, for the test of differences.
+    n_train, n_test : sequence of int
+        Training and test images of each fold, for the test of differences.
     best_estimator_ : estimator
-        The best strategy, fitted to all images; not there with ``refit=False``.
+        The best strategy, fitted to all images; not there with ``refit=False``, or if that fit failed.
     """
 
     __module__ = "sktransfer"
 
     scoring: str
-    test_share: float
+    n_train: Sequence[int]
+    n_test: Sequence[int]
     estimators: dict[str, BaseEstimator] = field(default_factory=dict)
     scores_: dict[str, np.ndarray] = field(default_factory=dict)
     seconds_: dict[str, float] = field(default_factory=dict)
@@ -45,8 +49,8 @@ class StrategyComparison:
 
     @property
     def best_strategy_(self) -> str:
-        """The strategy with the highest mean score; of equal ones the first."""
-        return max(self.scores_, key=lambda name: self.scores_[name].mean())
+        """The strategy with the highest mean score; of those that look equal at three digits the first."""
+        return best_of(self.scores_)
 
     @property
     def cheapest_strategy_(self) -> str:
@@ -57,8 +61,10 @@ class StrategyComparison:
         """Return how likely so large a difference is if `better` is no better: a paired, one-sided t-test over folds.
 
         Folds share training images, so their differences vary less than those of new images would; the variance is
-        corrected for that [1]_. That the best of several was picked is not corrected for: of two equal strategies the
-        lucky one looks better.
+        corrected for that [1]_. It has a floor, since folds may agree by chance. Two classifiers of equal accuracy
+        disagree on at least as many images as their scores differ by, and each of these falls to either side, as in
+        McNemar's test [2]_. Other scores tell nothing of the images behind them: p is then at least that of the sign
+        test, ``0.5 ** n_folds``. That one of several was picked is not corrected for here, but in `verdict`.
 
         Parameters
         ----------
@@ -68,19 +74,31 @@ class StrategyComparison:
         Returns
         -------
         p : float
-            nan with a single fold.
+            nan where the folds cannot tell: with fewer than three of them, or if all differ by the same amount in a
+            score other than accuracy.
 
         References
         ----------
         .. [1] C. Nadeau, Y. Bengio, "Inference for the generalization error", Machine Learning 52, 2003.
+        .. [2] Q. McNemar, "Note on the sampling error of the difference between correlated proportions or
+           percentages", Psychometrika 12, 1947.
         """
         differences = self.scores_[better] - self.scores_[other]
-        if len(differences) < 2:
+        n_folds = len(differences)
+        if n_folds < LEAST_FOLDS:
             return np.nan
-        variance = differences.var(ddof=1) * (1 / len(differences) + self.test_share)
-        if variance == 0:
-            return 0.0 if differences.mean() > 0 else 1.0
-        return float(stats.t.sf(differences.mean() / np.sqrt(variance), df=len(differences) - 1))
+        if np.allclose(differences, 0, rtol=0, atol=1e-12):
+            return 0.5
+        n_train, n_test = np.asarray(self.n_train), np.asarray(self.n_test)
+        counts_images = self.scoring == "accuracy"
+        variance = differences.var(ddof=1)
+        if counts_images:
+            variance = max(variance, np.abs(differences).mean() * np.mean(1 / n_test))
+        elif np.ptp(differences) < 1e-12:
+            return np.nan
+        error = np.sqrt(variance * (1 / n_folds + np.mean(n_test / n_train)))
+        p = float(stats.t.sf(differences.mean() / error, df=n_folds - 1))
+        return p if counts_images else max(p, 0.5**n_folds)
 
     def to_frame(self):
         """Return a pandas.DataFrame: one row per strategy, with its mean score, spread, seconds, and each fold."""
@@ -105,16 +123,34 @@ class StrategyComparison:
             mark = "  ← best" if name == self.best_strategy_ else ""
             lines.append(f"{name:{width}} {scores.mean():16.3f} {spread(scores):8.3f} {self.seconds_[name]:8.1f}{mark}")
         lines += [f"{name:{width}} left out: {reason}" for name, reason in self.left_out_.items()]
+        if len(self.scores_) > 1:
+            lines += ["", "Seconds: the first strategy that needs some frozen features pays for them."]
         return "\n".join([*lines, "", self.verdict()])
 
     def verdict(self) -> str:
-        """Return in a sentence whether the best is really better than the cheapest."""
+        """Return in a sentence whether the best is really better than the cheapest.
+
+        The best was picked among all, so its p-value is multiplied by the number of those it was picked from
+        (Bonferroni's correction).
+        """
         best, cheapest = self.best_strategy_, self.cheapest_strategy_
+        if len(self.scores_) == 1:
+            return f"{best!r} is the only strategy that was run to its end, so there is nothing to compare it with."
+        means = {name: scores.mean() for name, scores in self.scores_.items()}
         if best == cheapest:
+            ties = [repr(name) for name, mean in means.items() if name != best and mean >= means[best] - TIE]
+            if ties:
+                return f"No strategy is ahead of {best!r}, which is the cheapest; as good: {', '.join(ties)}."
             return f"{best!r} is the best, and the cheapest too."
-        gain = self.scores_[best].mean() - self.scores_[cheapest].mean()
-        p = self.p_value(best, cheapest)
-        found = f"{best!r} is ahead of {cheapest!r} by {gain:.3f} (p = {p:.2g}, corrected paired t-test over the folds)"
+        n_others = len(self.scores_) - 1
+        p = float(np.minimum(1.0, self.p_value(best, cheapest) * n_others))  # nan stays nan
+        found = f"{best!r} is ahead of {cheapest!r} by {means[best] - means[cheapest]:.3f}"
+        if np.isnan(p):
+            few = len(self.scores_[best]) < LEAST_FOLDS
+            reason = f"Fewer than {LEAST_FOLDS} folds" if few else "Folds that all differ by the same amount"
+            return f"{found}. {reason} cannot tell whether that is chance. {cheapest!r} is cheaper."
+        found += f" (p = {p:.2g}, corrected paired t-test over the folds"
+        found += f", for the best of {n_others} others)" if n_others > 1 else ")"
         if p < SIGNIFICANT:
             return f"{found}: it is better."
         return f"{found}: that may be chance. {cheapest!r} is cheaper; more images or folds would tell."
@@ -129,3 +165,9 @@ class StrategyComparison:
 def spread(scores: np.ndarray) -> float:
     """Return the standard deviation over folds; nan with a single one."""
     return float(scores.std(ddof=1)) if len(scores) > 1 else np.nan
+
+
+def best_of(scores: Mapping[str, np.ndarray]) -> str:
+    """Return the name of the highest mean; of those that look equal at three digits the first."""
+    means = {name: np.mean(values) for name, values in scores.items()}
+    return next(name for name, mean in means.items() if mean >= max(means.values()) - TIE)

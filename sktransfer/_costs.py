@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.base import BaseEstimator, clone
-from sklearn.model_selection import train_test_split
-from sklearn.pipeline import Pipeline
+from sklearn.compose import ColumnTransformer
+from sklearn.pipeline import FeatureUnion, Pipeline
 from sklearn.utils import _safe_indexing
 
 from ._classifier import FineTunedCNNClassifier
@@ -18,18 +18,34 @@ from ._finetuning import resolve_recipe
 from ._images import as_images
 from ._inputs import make_extractor, resolve_backbone, resolve_freeze
 from ._training_data import FrozenBody, make_views
+from ._validation import drawn
 
 PILOT = 32  # images; more would be more exact, and dear for networks that are trained as a whole
 
 
-def sample_rows(y: np.ndarray, n: int, random_state: int = 0) -> np.ndarray:
-    """Return the positions of `n` images, stratified where that is possible; all of them if there are no more."""
-    rows = np.arange(len(y))
-    if n >= len(rows):
-        return rows
-    counts = np.unique(y, return_counts=True)[1]
-    strata = y if counts.min() > 1 and min(n, len(rows) - n) >= len(counts) else None
-    return np.sort(train_test_split(rows, train_size=n, stratify=strata, random_state=random_state)[0])
+def sample_rows(y: np.ndarray, n: int, random_state: int = 0, least: int = 1) -> np.ndarray:
+    """Return the positions of a stratified sample of images; all of them if there are no more than `n`.
+
+    Parameters
+    ----------
+    y : ndarray of shape (n_images,)
+    n : int
+        Size of the sample. It is larger if `least` images of every class are more.
+    random_state : int
+    least : int
+        Images to keep of each class, however rare; all, if it has fewer.
+    """
+    if n >= len(y):
+        return np.arange(len(y))
+    codes, counts = np.unique(y, return_inverse=True, return_counts=True)[1:]
+    exact = n * counts / len(y)
+    kept = np.maximum(np.floor(exact).astype(int), np.minimum(counts, least))
+    missing = n - kept.sum()
+    kept[np.argsort(kept - exact, kind="stable")[: max(missing, 0)]] += 1  # those that rounding cut most
+    for _ in range(-missing):
+        if kept.max() > least:
+            kept[kept.argmax()] -= 1
+    return np.flatnonzero(drawn(codes, kept, random_state))
 
 
 class Cost(NamedTuple):
@@ -62,14 +78,39 @@ def measure_cost(estimator: BaseEstimator, X: Any, y: np.ndarray, *, anew: bool 
     features, such as a linear model, and estimators without a network are taken as free: their time does not grow in
     proportion to the number of images, so that a few tell nothing.
     """
-    last = estimator.steps[-1][1] if isinstance(estimator, Pipeline) else estimator
     rows = pilot_rows(y)
-    images, labels = _safe_indexing(X, rows), y[rows]
-    if isinstance(last, FineTunedCNNClassifier):
-        return _cost_of_training(last, images, labels, anew)
-    steps = estimator.steps if isinstance(estimator, Pipeline) else [("", estimator)]
-    features = [step for _, step in steps if isinstance(step, PretrainedCNNFeatures)]
-    return Cost(sum(seconds_of_features(step, images, anew=anew) for step in features), 0.0, 0.0)
+    labels = y[rows]
+    cost = Cost(0.0, 0.0, 0.0)
+    for part, images in image_readers(estimator, _safe_indexing(X, rows)):
+        if isinstance(part, FineTunedCNNClassifier):
+            more = _cost_of_training(part, images, labels, anew)
+        else:
+            more = Cost(seconds_of_features(part, images, anew=anew), 0.0, 0.0)
+        cost = Cost(*map(sum, zip(cost, more, strict=True)))
+    return cost
+
+
+def image_readers(estimator: Any, X: Any) -> Iterator[tuple[BaseEstimator, Any]]:
+    """Yield what within an estimator reads images straight from X, each with the images that it reads.
+
+    A column transformer hands a column of a table to each of its transformers. What follows another transformer in a
+    pipeline reads nothing of X. A search counts as one fit, since the number of its fits is not known.
+    """
+    if isinstance(estimator, (PretrainedCNNFeatures, FineTunedCNNClassifier)):
+        yield estimator, X
+    elif isinstance(estimator, Pipeline):
+        steps = [step for _, step in estimator.steps if step not in (None, "passthrough")]
+        yield from image_readers(steps[0], X)
+    elif isinstance(estimator, FeatureUnion):
+        for _, part in estimator.transformer_list:
+            yield from image_readers(part, X)
+    elif isinstance(estimator, ColumnTransformer):
+        for _, part, columns in estimator.transformers:
+            if not isinstance(part, str):  # "drop", "passthrough"
+                chosen = columns(X) if callable(columns) else columns
+                yield from image_readers(part, _safe_indexing(X, chosen, axis=1))
+    elif isinstance(getattr(estimator, "estimator", None), BaseEstimator):
+        yield from image_readers(estimator.estimator, X)
 
 
 def seconds_of_features(features: PretrainedCNNFeatures, images: Any, *, anew: bool = False) -> float:
@@ -128,7 +169,7 @@ def _n_epochs(estimator: BaseEstimator, n_train: int) -> int:
 
 
 def pilot_rows(y: np.ndarray, n: int = PILOT) -> np.ndarray:
-    """Return positions of about `n` images, with at least two of each of the most frequent classes."""
+    """Return positions of about `n` images, with two of each of the most frequent classes, where they have two."""
     classes, counts = np.unique(y, return_counts=True)
     frequent = classes[np.argsort(-counts, kind="stable")][: n // 2]
     each = max(2, n // len(frequent))

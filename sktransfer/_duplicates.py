@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 from numbers import Integral, Real
 
-import joblib
 import numpy as np
 from PIL import Image
 from scipy.sparse import coo_array
@@ -18,8 +17,11 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import KDTree
 from sklearn.utils._param_validation import Interval, StrOptions, validate_params
 
+from ._bad_images import with_all_others
+from ._exceptions import ImageError
 from ._extraction import _map_ahead, progress_bar
 from ._images import Images, as_images
+from ._threads import decoding_threads
 
 SIDES = (8, 16, 48)  # of the thumbnails; pairs are compared at the largest that the smaller image allows
 PIXELS = 1.75  # of the image for each pixel of a thumbnail, at least: what JPEG does evens out over some
@@ -71,7 +73,7 @@ def find_duplicates(X, *, tolerance=2.0, image_shape=None, value_range="auto", n
         The values that mean black and white. ``"auto"``: 0 to 255 for uint8, 0 to 65535 for uint16, and
         floats must lie between 0 and 1.
     n_jobs : int, default=None
-        Threads that decode images. None takes one; -1 takes all cores.
+        Threads that decode images. None takes as many as torch uses; -1 takes all cores.
     verbose : int, default=0
         1 shows a progress bar.
 
@@ -83,7 +85,7 @@ def find_duplicates(X, *, tolerance=2.0, image_shape=None, value_range="auto", n
     Raises
     ------
     ImageError
-        If an image cannot be read. The message names it.
+        If images cannot be read. The message lists them.
 
     Notes
     -----
@@ -149,12 +151,15 @@ def _looks(images: Images, n_jobs: int | None, verbose: int) -> tuple[list[np.nd
         return originals, np.array(levels), noise
 
     chunks = [range(start, min(start + _IMAGES, len(images))) for start in range(0, len(images), _IMAGES)]
-    workers = joblib.effective_n_jobs(n_jobs)
+    workers = decoding_threads(n_jobs)
     rows = []
     with progress_bar(len(images), "Looking for duplicates", verbose) as bar:
-        for looks in _map_ahead(look_at_all, chunks, workers, 2 * workers):
-            rows.append(looks)
-            bar.update(len(looks[1]))
+        try:
+            for looks in _map_ahead(look_at_all, chunks, workers, 2 * workers):
+                rows.append(looks)
+                bar.update(len(looks[1]))
+        except ImageError as error:
+            raise with_all_others(error, images, least_side, workers) from error
     thumbnails, levels, noise = zip(*rows, strict=True)
     stacks = [np.concatenate(size) for size in zip(*thumbnails, strict=True)]
     return stacks, np.concatenate(levels), np.concatenate(noise, axis=1)

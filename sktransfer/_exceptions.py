@@ -4,13 +4,14 @@
 
     SktransferError
     ├── ImageError             an input is not an image that can be read
+    ├── LabelError             y does not say the class of each image
     ├── BackboneError          a backbone cannot be had as asked for
     │   ├── UnknownBackboneError    no backbone of that name
     │   ├── WeightsNotFoundError    the weights are not on this machine and cannot be fetched
     │   └── WeightsMismatchError    the weights do not fit the network, or are not those used before
     ├── DeviceMemoryError      not even half a batch fits the memory of the device
     ├── ModelFileError         a saved model cannot be read, or an estimator not be saved
-    └── TrainingError          training went astray
+    └── TrainingError          training went astray, or nothing that was to be compared could be run
 
 Those that blame an argument are ``ValueError`` too, as scikit-learn's conventions want it.
 """
@@ -64,6 +65,12 @@ class ImageError(SktransferError, ValueError):
         self.bad_images = tuple(bad_images)
 
 
+class LabelError(SktransferError, ValueError):
+    """The labels cannot be used; the message names the rows or the classes, and says what to do."""
+
+    __module__ = "sktransfer"
+
+
 class BackboneError(SktransferError, ValueError):
     """A backbone cannot be had as asked for."""
 
@@ -101,6 +108,6 @@ class ModelFileError(SktransferError, ValueError):
 
 
 class TrainingError(SktransferError, RuntimeError):
-    """Training went astray: the loss is no longer a number."""
+    """Training went astray: the loss is no longer a number, or nothing that was to be compared could be run."""
 
     __module__ = "sktransfer"

@@ -12,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-import joblib
 import numpy as np
 import torch
 import xxhash
@@ -27,6 +26,7 @@ from ._exceptions import BadImage, ImageError
 from ._images import Images
 from ._keys import Origin, fingerprint, row_key
 from ._preprocessing import View, augment_canvas
+from ._threads import decoding_threads
 
 SPILL_BYTES = 2**30  # larger activations of a training set go to a memory-mapped file
 _FILL = 2**20  # bytes that are written at a time to fill a file
@@ -241,7 +241,7 @@ class Extractor:
         if shared and self.store is not None and self.store.disk is not None:
             offset = _own_place(len(chunks))
             chunks = chunks[offset:] + chunks[:offset]
-        workers = torch.get_num_threads() if self.n_jobs is None else joblib.effective_n_jobs(self.n_jobs)
+        workers = decoding_threads(self.n_jobs)
         depth = max(2, 2 * self.batch_size // (size * n_views), workers)
         try:
             yield from _map_ahead(prepare, chunks, workers, depth)

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from sklearn.base import TransformerMixin, _fit_context
-from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import Pipeline
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import check_is_fitted
@@ -16,7 +15,7 @@ from ._backbones import Backbone, load_backbone
 from ._bad_images import listed
 from ._engines import POOLINGS, feature_counts
 from ._inputs import SHARED_CONSTRAINTS, as_seen, check_images, make_extractor, resolve_stage
-from ._linear import OneThreadLogisticRegression
+from ._linear import CheckedGridSearchCV, OneThreadLogisticRegression
 from ._portable import Portable, whole_or_nothing
 from ._registry import start_clean_after_fork
 from ._settings import TakesSettingsAlong
@@ -265,7 +264,7 @@ class PretrainedCNNFeatures(TakesSettingsAlong, TransformerMixin, Portable):
         return tags
 
 
-def make_feature_classifier(*, cv=5, n_jobs=None, **params):
+def make_feature_classifier(*, cv=5, **params):
     """Return a pipeline: features of all layers, then a logistic regression whose C is chosen by cross-validation.
 
     The features do not depend on C, so the search over C comes after them, and they are computed once. Those of
@@ -276,10 +275,10 @@ def make_feature_classifier(*, cv=5, n_jobs=None, **params):
     ----------
     cv : int or cross-validation splitter, default=5
         How C is chosen among 1, 10, 100 and 1000, by accuracy.
-    n_jobs : int, default=None
-        Fits at a time, in the search.
     **params
         Parameters of `PretrainedCNNFeatures`, where ``layer="all"`` and ``normalize=True`` unless said otherwise.
+        `n_jobs` is that of the features, the threads that decode images; the search runs one fit at a time, which
+        ``set_params(classifier__n_jobs=…)`` changes.
 
     Returns
     -------
@@ -298,5 +297,5 @@ def make_feature_classifier(*, cv=5, n_jobs=None, **params):
     >>> clf.fit(["cat1.jpg", "cat2.jpg", "dog1.jpg"], ["cat", "cat", "dog"])  # doctest: +SKIP
     """
     features = PretrainedCNNFeatures(**{"layer": "all", "normalize": True, **params})
-    search = GridSearchCV(OneThreadLogisticRegression(max_iter=1000), {"C": [1, 10, 100, 1000]}, cv=cv, n_jobs=n_jobs)
+    search = CheckedGridSearchCV(OneThreadLogisticRegression(max_iter=1000), {"C": [1, 10, 100, 1000]}, cv=cv)
     return Pipeline([("features", features), ("classifier", search)])

@@ -6,11 +6,8 @@ import os
 from numbers import Integral
 from typing import Any
 
-import numpy as np
 from sklearn.base import BaseEstimator
-from sklearn.utils import check_consistent_length, column_or_1d
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
-from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import validate_data
 
 from ._activation_store import resolve_store
@@ -49,39 +46,6 @@ def check_images(estimator: BaseEstimator, X: Any, *, reset: bool) -> Images:
     if is_flat(X, estimator.image_shape):
         X = validate_data(estimator, X, reset=reset)
     return as_images(X, image_shape=estimator.image_shape, value_range=estimator.value_range)
-
-
-def check_images_and_target(
-    estimator: BaseEstimator, X: Any, y: Any, *, reset: bool = True
-) -> tuple[Images, np.ndarray]:
-    """Return the images and the target of ``fit``, checked against each other; `reset` as in `check_images`."""
-    if is_flat(X, estimator.image_shape) or y is None:
-        X, y = validate_data(estimator, X, y, reset=reset)
-    y = column_or_1d(y, warn=True)
-    images = as_images(X, image_shape=estimator.image_shape, value_range=estimator.value_range)
-    check_consistent_length(images, y)
-    return images, y
-
-
-def check_labels(X: Any, y: Any) -> np.ndarray:
-    """Return the labels as an array, one for each image, of at least two classes."""
-    y = column_or_1d(y, warn=True)
-    check_consistent_length(X, y)
-    check_classification_targets(y)
-    classes = np.unique(y)
-    if len(classes) < 2:
-        raise ValueError(f"All {len(y)} images are of one class, {classes[0]!r}. There is nothing to tell apart.")
-    return y
-
-
-def check_folds(y: np.ndarray, n_folds: int) -> None:
-    """Refuse folds some of which would lack a class."""
-    smallest = np.unique(y, return_counts=True)[1].min()
-    if smallest < n_folds:
-        raise ValueError(
-            f"The smallest class has {smallest} image(s), fewer than cv={n_folds} folds. Pass a smaller cv, add "
-            "images, or leave that class out."
-        )
 
 
 def resolve_backbone(estimator: BaseEstimator, seed: int = 0) -> Backbone:

@@ -1,11 +1,16 @@
-"""The linear model on features, and why it keeps to one thread."""
+"""The linear model on features, why it keeps to one thread, and the search for its parameters."""
 
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from numbers import Integral
 
+import numpy as np
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
 from threadpoolctl import threadpool_limits
+
+from ._validation import check_folds, check_labels
 
 _counting = threading.Lock()
 _limited = 0  # blocks that run now
@@ -47,3 +52,14 @@ class OneThreadLogisticRegression(LogisticRegression):
         """Fit as scikit-learn does."""
         with one_blas_thread():
             return super().fit(X, y, sample_weight=sample_weight)
+
+
+class CheckedGridSearchCV(GridSearchCV):
+    """scikit-learn's search, which says what is wrong with y in the user's own labels."""
+
+    def fit(self, X, y=None, **params):
+        """Fit as scikit-learn does."""
+        y = check_labels(y, len(X))
+        if isinstance(self.cv, Integral) and np.unique(y, return_counts=True)[1].max() < self.cv:
+            check_folds(y, self.cv)  # with images enough in some class, scikit-learn only warns of the others
+        return super().fit(X, y, **params)

@@ -247,12 +247,12 @@ def _trusted_types() -> list[str]:
 
     from ._classifier import FineTunedCNNClassifier
     from ._features import PretrainedCNNFeatures
-    from ._linear import OneThreadLogisticRegression
+    from ._linear import CheckedGridSearchCV, OneThreadLogisticRegression
 
     splitters = [kind for kind in vars(model_selection).values() if inspect.isclass(kind) and hasattr(kind, "split")]
     scorers = [kind for kind in vars(_scorer).values() if inspect.isclass(kind) and kind.__module__ == _scorer.__name__]
     functions = [metrics.get_scorer(name)._score_func for name in metrics.get_scorer_names()]
-    ours = [FineTunedCNNClassifier, PretrainedCNNFeatures, OneThreadLogisticRegression]
+    ours = [FineTunedCNNClassifier, PretrainedCNNFeatures, OneThreadLogisticRegression, CheckedGridSearchCV]
     # Which metadata an estimator routes, in plain values; scikit-learn 1.6 and 1.7 keep it within searches.
     routing = [MetadataRequest, MethodMetadataRequest]
     trusted = [*ours, *splitters, *scorers, *functions, *routing]

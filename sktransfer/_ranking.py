@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -10,13 +11,15 @@ from sklearn.base import clone
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 from sklearn.utils import _safe_indexing
 from sklearn.utils._param_validation import StrOptions, validate_params
+from sklearn.utils.validation import _num_samples
 
 from ._backbones import DEFAULT_BACKBONE
 from ._costs import pilot_rows, sample_rows, seconds_of_features
 from ._extraction import progress_bar
+from ._failures import in_a_line, raise_all, raise_if_images_are_bad
 from ._features import PretrainedCNNFeatures
-from ._inputs import check_folds, check_labels
 from ._linear import OneThreadLogisticRegression
+from ._validation import check_folds, check_labels
 
 PROBE_C = 100.0  # for features of norm 1; 1,000 was worse on ELPV, clothing, wallpaper groups and Fashion-MNIST
 
@@ -54,8 +57,8 @@ RankedBackbone.__module__ = "sktransfer"
 def rank_backbones(
     X: Any,
     y: Any,
-    backbones: Sequence[str] = (DEFAULT_BACKBONE,),
-    layers: Sequence[str] = ("penultimate", "all"),
+    backbones: str | Sequence[str] = (DEFAULT_BACKBONE,),
+    layers: str | Sequence[str] = ("penultimate", "all"),
     *,
     method: str = "linear_probe",
     cv: int = 5,
@@ -72,9 +75,9 @@ def rank_backbones(
         Anything that `PretrainedCNNFeatures` accepts.
     y : array-like of shape (n_images,)
         Labels.
-    backbones : sequence of str, default=("efficientnet_lite0",)
+    backbones : str or sequence of str, default=("efficientnet_lite0",)
         Names, as in `list_backbones`.
-    layers : sequence of str, default=("penultimate", "all")
+    layers : str or sequence of str, default=("penultimate", "all")
         Stages of each; see `PretrainedCNNFeatures`.
     method : {"linear_probe", "logme"}, default="linear_probe"
         The cross-validated accuracy of a logistic regression, the most reliable cheap score; or LogME [1]_, the
@@ -82,7 +85,7 @@ def rank_backbones(
     cv : int, default=5
         Folds of the linear probe.
     max_images : int or None, default=500
-        Look at a sample of so many images, stratified; None looks at all.
+        Look at a stratified sample of this many images, which holds at least `cv` of each class; None looks at all.
     random_state : int, default=0
         Of the sample and of the folds.
     verbose : int, default=0
@@ -94,6 +97,20 @@ def rank_backbones(
     -------
     ranking : list of RankedBackbone
         The best first. ``pandas.DataFrame(ranking)`` makes a table of it.
+
+    Raises
+    ------
+    LabelError
+        If a label is missing, if there is one class only, or if a class has fewer images than there are folds.
+    ImageError
+        If images cannot be read. The message lists them.
+    TrainingError
+        If every backbone fails; with all reasons. If all fail for the same one, it is that error.
+
+    Warns
+    -----
+    UserWarning
+        If a backbone or a layer fails. The message names it with the reason; the others are ranked.
 
     Notes
     -----
@@ -116,38 +133,56 @@ def rank_backbones(
     >>> sorted(row.layer for row in ranking)
     ['penultimate', 'stage2']
     """
-    y = check_labels(X, y)
-    rows = sample_rows(y, len(y) if max_images is None else max_images, random_state)
-    images, labels = _safe_indexing(X, rows), y[rows]
+    y = check_labels(y, _num_samples(X))
     if method == "linear_probe":
-        check_folds(labels, cv)
-    pilot = _safe_indexing(X, pilot_rows(y))
+        check_folds(y, cv)
+    rows = sample_rows(y, len(y) if max_images is None else max_images, random_state, least=cv)
+    images, labels = _safe_indexing(X, rows), y[rows]
+    pilot = _safe_indexing(images, pilot_rows(labels))
     backbones = [backbones] if isinstance(backbones, str) else backbones
     layers = [layers] if isinstance(layers, str) else layers
-    ranking = []
+    features = PretrainedCNNFeatures(**{**params, "layer": "all", "normalize": True})
+    folds = StratifiedKFold(cv, shuffle=True, random_state=random_state)
+    ranking: list[RankedBackbone] = []
+    errors: dict[str, Exception] = {}
     with progress_bar(len(backbones) * len(layers), "Ranking backbones", verbose) as bar:
         bar.unit = "layer"
         for backbone in backbones:
-            every = PretrainedCNNFeatures(**{**params, "backbone": backbone, "layer": "all", "normalize": True})
-            milliseconds = 1000 * seconds_of_features(every, pilot, anew=True)
-            every.fit_transform(images)  # the features of every stage are stored; those of some are found in there
+            every = clone(features).set_params(backbone=backbone)
+            try:
+                milliseconds = 1000 * seconds_of_features(every, pilot, anew=True)
+                every.fit_transform(images)  # the features of every stage are stored; those of some are found in there
+            except Exception as error:
+                raise_if_images_are_bad(error)
+                errors[repr(backbone)] = error
+                bar.update(len(layers))
+                continue
             for layer in layers:
-                features = clone(every).set_params(layer=layer).fit_transform(images)
-                if method == "logme":
-                    score, spread = logme(features, labels), np.nan
-                else:
-                    folds = StratifiedKFold(cv, shuffle=True, random_state=random_state)
-                    scores = cross_val_score(
-                        OneThreadLogisticRegression(C=PROBE_C, max_iter=1000),
-                        features,
-                        labels,
-                        cv=folds,
-                        error_score="raise",
-                    )
-                    score, spread = scores.mean(), scores.std(ddof=1)
-                ranking.append(RankedBackbone(backbone, layer, float(score), float(spread), milliseconds))
+                try:
+                    score, spread = _score(clone(every).set_params(layer=layer), images, labels, method, folds)
+                    ranking.append(RankedBackbone(backbone, layer, score, spread, milliseconds))
+                except Exception as error:
+                    raise_if_images_are_bad(error)
+                    errors[f"{backbone!r}, {layer!r}"] = error
                 bar.update()
+    if not ranking and errors:
+        raise_all("No backbone could be ranked", errors)
+    if errors:
+        lines = "\n".join(f"{name}: {in_a_line(error)}" for name, error in errors.items())
+        warnings.warn(f"These could not be ranked:\n{lines}", stacklevel=2)
     return sorted(ranking, key=lambda row: -row.score)
+
+
+def _score(
+    features: PretrainedCNNFeatures, images: Any, labels: np.ndarray, method: str, folds: StratifiedKFold
+) -> tuple[float, float]:
+    """Return the score of one layer, and its spread over the folds."""
+    values = features.fit_transform(images)
+    if method == "logme":
+        return logme(values, labels), np.nan
+    probe = OneThreadLogisticRegression(C=PROBE_C, max_iter=1000)
+    scores = cross_val_score(probe, values, labels, cv=folds, error_score="raise")
+    return float(scores.mean()), float(scores.std(ddof=1))
 
 
 def logme(features: np.ndarray, labels: np.ndarray, n_iterations: int = 100) -> float:

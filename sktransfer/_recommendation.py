@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 from sklearn.utils import _safe_indexing
+from sklearn.utils.validation import _num_samples
 
 from ._backbones import DEFAULT_BACKBONE, load_backbone
 from ._costs import measure_cost, sample_rows
+from ._failures import in_a_line, raise_if_images_are_bad
 from ._features import PretrainedCNNFeatures
 from ._images import as_images
-from ._inputs import check_labels
 from ._linear import OneThreadLogisticRegression
 from ._ranking import PROBE_C
 from ._strategies import LINEAR, SCRATCH, make_strategies
+from ._validation import check_class_sizes, check_labels
 
 N_PROBED = 600  # images whose features are looked at
+MOST_FOLDS = 5
+LEAST_SKILL = 0.02  # below which a share of it means nothing, however many images show it
 
 # What the figures rest on is in docs/decisions.md, "Which strategy"; FEW and FAR on measurements, the others on the
 # literature alone.
@@ -56,10 +60,13 @@ class Recommendation:
     distance : float
         From the images that the network was trained on: how much of `skill` the first half of its stages has already.
         0 to about 1. The first half sees edges and textures, which all images have; the second half sees what
-        photos of things are made of. The nearer the images, the more the second half adds.
+        photos of things are made of. The nearer the images, the more the second half adds. nan where the features
+        tell the classes apart no better than guessing, by twice the standard error of `skill`: then it cannot be told.
     minutes : dict of str to float
         Expected time to fit each strategy once on this machine, with nothing stored, by a short trial. What a linear
         model or an SVM takes behind the features is not in it.
+    left_out : dict of str to str
+        The strategies whose trial failed, and why.
     """
 
     __module__ = "sktransfer"
@@ -75,12 +82,14 @@ class Recommendation:
     skill: float
     distance: float
     minutes: dict[str, float]
+    left_out: dict[str, str] = field(default_factory=dict)
 
     def summary(self) -> str:
         """Return the advice, the reasons and the times in words."""
         lines = [f"Recommended: {self.strategy}", "", *(f"- {reason}" for reason in self.reasons), ""]
         lines += ["Expected minutes for one fit on this machine:"]
         lines += [f"  {minutes:6.1f}  {name}" for name, minutes in self.minutes.items()]
+        lines += [f"  {'–':>6}  {name}: {reason}" for name, reason in self.left_out.items()]
         return "\n".join([*lines, "", "compare_strategies tries them on the same folds."])
 
 
@@ -122,10 +131,10 @@ def recommend_strategy(
 
     Raises
     ------
-    ValueError
-        If there are not two classes of at least two images each.
+    LabelError
+        If a label is missing, or if there are not two classes of at least two images each.
     ImageError
-        If an image cannot be read.
+        If images of the sample cannot be read. The message lists them.
 
     Notes
     -----
@@ -139,16 +148,19 @@ def recommend_strategy(
     >>> print(advice.summary())  # doctest: +SKIP
     >>> advice.estimator.fit(X, y)  # doctest: +SKIP
     """
-    y = check_labels(X, y)
+    y = check_labels(y, _num_samples(X))
+    check_class_sizes(y, 2, "A recommendation", "Add images, or leave that class out.")
     counts = np.unique(y, return_counts=True)[1]
-    if counts.min() < 2:
-        raise ValueError("A class has a single image. A recommendation needs at least two images of each class.")
     strategies = make_strategies(backbone, augment=augment, random_state=random_state, **params)
-    rows = sample_rows(y, N_PROBED, random_state)
+    rows = sample_rows(y, N_PROBED, random_state, least=MOST_FOLDS)
     sample = _safe_indexing(X, rows)
     skill, distance = _probe(sample, y[rows], {"backbone": backbone, **params}, random_state)
     sizes = _shorter_sides(sample, params)
+    minutes, left_out = _trials(strategies, X, y)
     strategy, reasons = _advice(list(strategies), counts, skill, distance)
+    if strategy in left_out:
+        reasons.append(f"{strategy!r} would be advised, but its trial {left_out[strategy]}")
+        strategy = next(iter(minutes), LINEAR)
     if strategy.startswith("fine-tuned") and augment is None:
         reasons.append("Name the changes that your images may undergo, such as augment='photo': then it learns more.")
     if counts.max() > UNEVEN * counts.min():
@@ -169,42 +181,68 @@ def recommend_strategy(
         image_sizes=sizes,
         skill=skill,
         distance=distance,
-        minutes={
-            name: measure_cost(estimator, X, y, anew=True).seconds(estimator, len(y), [len(y)], []) / 60
-            for name, estimator in strategies.items()
-        },
+        minutes=minutes,
+        left_out=left_out,
     )
+
+
+def _trials(strategies: dict[str, BaseEstimator], X: Any, y: np.ndarray) -> tuple[dict[str, float], dict[str, str]]:
+    """Return the minutes that each strategy is expected to take, and why those failed that did."""
+    minutes, left_out = {}, {}
+    for name, estimator in strategies.items():
+        try:
+            cost = measure_cost(estimator, X, y, anew=True)
+            minutes[name] = cost.seconds(estimator, len(y), [len(y)], []) / 60
+        except Exception as error:
+            raise_if_images_are_bad(error)
+            left_out[name] = f"failed: {in_a_line(error)}"
+    return minutes, left_out
 
 
 def _probe(X: Any, y: np.ndarray, params: dict[str, Any], random_state: int) -> tuple[float, float]:
     """Return the skill of a linear model on the last stage's features, and the share that the first half has."""
     counts = np.unique(y, return_counts=True)[1]
-    folds = StratifiedKFold(min(5, int(counts.min())), shuffle=True, random_state=random_state)
-    chance = counts.max() / len(y)
+    folds = StratifiedKFold(min(MOST_FOLDS, int(counts.min())), shuffle=True, random_state=random_state)
     # Every stage at once: what a fit of features + linear needs is then stored.
     transformer = PretrainedCNNFeatures(**{**params, "layer": "all", "normalize": True})
     features = transformer.fit_transform(X)
     ends = np.cumsum(list(transformer._feature_counts.values()))
     first_half, last = features[:, : ends[len(ends) // 2 - 1]], features[:, ends[-2] :]
     probe = OneThreadLogisticRegression(C=PROBE_C, max_iter=1000)
-    skills = [
-        float((cross_val_score(probe, part, y, cv=folds, error_score="raise").mean() - chance) / (1 - chance))
-        for part in (last, first_half)
+    accuracies = [
+        float(cross_val_score(probe, part, y, cv=folds, error_score="raise").mean()) for part in (last, first_half)
     ]
-    return skills[0], max(0.0, skills[1]) / max(skills[0], 1e-6)
+    return _skill_and_distance(*accuracies, chance=counts.max() / len(y), n=len(y))
+
+
+def _skill_and_distance(accuracy: float, of_first_half: float, *, chance: float, n: int) -> tuple[float, float]:
+    """Return both, from cross-validated accuracies of n images; the distance is nan where there is no skill.
+
+    Of a skill that the images do not show, any share would be a share of noise.
+    """
+    skill, first = ((value - chance) / (1 - chance) for value in (accuracy, of_first_half))
+    error = np.sqrt(accuracy * (1 - accuracy) / n) / (1 - chance)
+    return skill, max(0.0, first) / skill if skill > max(2 * error, LEAST_SKILL) else np.nan
 
 
 def _advice(strategies: list[str], counts: np.ndarray, skill: float, distance: float) -> tuple[str, list[str]]:
     """Return the name of a strategy and the reasons."""
     n = int(counts.sum())
     half, whole = [name for name in strategies if name.startswith("fine-tuned")][-2:]
+    reasons = [f"{n} images in {len(counts)} classes of {counts.min()} to {counts.max()}."]
+    if np.isnan(distance):
+        return LINEAR, [
+            *reasons,
+            "The features tell these classes apart no better than guessing: are the labels right? How far the images "
+            "are from those that the network was trained on cannot be told.",
+            "Check the labels before you train anything that takes longer.",
+        ]
     far = distance > FAR
-    reasons = [
-        f"{n} images in {len(counts)} classes of {counts.min()} to {counts.max()}.",
+    reasons.append(
         f"A linear model on the network's features gets {skill:.0%} of the way from guessing to perfect. The first "
         f"half of the network gets {distance:.0%} of that alone: the images are {'far from' if far else 'near'} those "
-        "it was trained on.",
-    ]
+        "it was trained on."
+    )
     if skill > SOLVED:
         return LINEAR, [*reasons, "That leaves nothing that training the network could gain."]
     if n < FEW:

@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 
 from . import __version__
-from ._comparison import StrategyComparison
+from ._comparison import StrategyComparison, spread
 
 _PAGE = """<!doctype html>
 <html lang="en">
@@ -83,7 +83,7 @@ def html_report(comparison: StrategyComparison, figure: bytes, *, title: str, fa
     rows = []
     for name, scores in comparison.scores_.items():
         mark = ' class="best"' if name == comparison.best_strategy_ else ""
-        cells = f"{scores.mean():.3f}", f"{scores.std(ddof=1):.3f}", f"{comparison.seconds_[name]:.0f}"
+        cells = f"{scores.mean():.3f}", f"{spread(scores):.3f}", f"{comparison.seconds_[name]:.0f}"
         rows.append(f"<tr{mark}><td>{escape(name)}</td>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
     for name, reason in comparison.left_out_.items():
         rows.append(f'<tr><td>{escape(name)}</td><td class="reason" colspan="3">left out: {escape(reason)}</td></tr>')

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import tempfile
 import time
 import warnings
@@ -11,22 +12,26 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, clone
-from sklearn.metrics import check_scoring
-from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold, StratifiedKFold, check_cv
+from sklearn.dummy import DummyClassifier
+from sklearn.metrics import check_scoring, get_scorer, get_scorer_names
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, check_cv
 from sklearn.pipeline import Pipeline
 from sklearn.svm import SVC
 from sklearn.utils import _safe_indexing, check_consistent_length
 from sklearn.utils.parallel import Parallel, delayed
+from sklearn.utils.validation import _num_samples
 from tqdm import tqdm
 
 from ._backbones import DEFAULT_BACKBONE, load_backbone
 from ._classifier import FineTunedCNNClassifier
 from ._comparison import StrategyComparison
-from ._costs import measure_cost
+from ._costs import image_readers, measure_cost
 from ._duplicates import find_duplicates
 from ._extraction import progress_bar
+from ._failures import in_a_line, raise_all, raise_if_images_are_bad
 from ._features import PretrainedCNNFeatures, make_feature_classifier
-from ._inputs import check_folds, check_labels
+from ._linear import CheckedGridSearchCV
+from ._validation import check_folds, check_labels
 
 LINEAR, SVM, DENSE = "features + linear", "features + SVM", "dense head"
 SHALLOW, SCRATCH = "shallow from scratch", "from scratch"
@@ -51,7 +56,7 @@ def make_strategies(
         For the training.
     **params
         Parameters that `PretrainedCNNFeatures` and `FineTunedCNNClassifier` share, such as `image_size`, `image_shape`,
-        `value_range`, `memory` or `weights`.
+        `value_range`, `memory`, `weights`, or `n_jobs`, the threads that decode images.
 
     Returns
     -------
@@ -89,7 +94,7 @@ def make_strategies(
         (f"fine-tuned, freeze={depth}", FineTunedCNNClassifier(**shared, **tuned, freeze=depth)) for depth in depths
     ]
     features = PretrainedCNNFeatures(**{**shared, "layer": "all", "normalize": True})
-    svm = GridSearchCV(SVC(), {"C": [1, 10, 100]}, cv=3)
+    svm = CheckedGridSearchCV(SVC(), {"C": [1, 10, 100]}, cv=3)
     # Its features are those of the linear model, cropped alike, so that they are computed once for both.
     dense = {"crop": True, **shared, "freeze": "all", "head_hidden": (256,), "random_state": random_state}
     scratch = {**shared, **tuned, "weights": None, "n_views": None}
@@ -140,7 +145,7 @@ def compare_strategies(
         Images of one group (a patient, an object, copies of an image) never stand in both training and test images.
         `find_duplicates` finds copies.
     scoring : str or callable, default="accuracy"
-        As in scikit-learn; more is better.
+        As in scikit-learn; more is better. A strategy without the probabilities that a score needs is left out.
     time_budget : float, default=None
         Seconds for everything, the last fit included. A strategy that is not expected to finish, by a short trial, is
         left out; one that takes longer than expected is stopped between two folds. Both are named in the result. The
@@ -160,20 +165,25 @@ def compare_strategies(
     Returns
     -------
     StrategyComparison
-        With the methods `summary`, `to_frame` and `plot`.
+        With the methods `summary`, `to_frame` and `plot`. A strategy that fails is named in ``left_out_`` with the
+        reason; the others go on.
 
     Raises
     ------
     ValueError
-        If a strategy is unknown (the message lists them), if there is one class only, or if a class has fewer images
-        than there are folds.
+        If a strategy is unknown (the message lists them), or if the score cannot be computed for these labels.
+    LabelError
+        If a label is missing, if there is one class only, or if a class has fewer images than there are folds.
     ImageError
-        If an image cannot be read.
+        If images cannot be read. The message lists them.
+    TrainingError
+        If every strategy fails; with all reasons. If all fail for the same one, it is that error.
 
     Warns
     -----
     UserWarning
-        If near-identical images stand in training and test images of a fold.
+        If near-identical images stand in training and test images of a fold, or if the best strategy cannot be fitted
+        to all images; then there is no ``best_estimator_``.
 
     Examples
     --------
@@ -182,24 +192,30 @@ def compare_strategies(
     >>> print(comparison.summary())  # doctest: +SKIP
     """
     deadline = np.inf if time_budget is None else time.perf_counter() + time_budget
-    y = check_labels(X, y)
+    y = check_labels(y, _num_samples(X))
+    _check_scoring(scoring, y)
     chosen = _chosen(strategies, params, random_state)
     splits = _splits(cv, X, y, groups, random_state)
     _warn_of_leaks(X, splits, chosen.values())
 
-    test_share = float(np.mean([len(test) / len(train) for train, test in splits]))
-    comparison = StrategyComparison(_score_name(scoring), test_share)
-    scorer = check_scoring(next(iter(chosen.values())), scoring)
+    n_train, n_test = ([len(part) for part in parts] for parts in zip(*splits, strict=True))
+    comparison = StrategyComparison(_score_name(scoring), n_train, n_test)
+    errors: dict[str, Exception] = {}
     with (
         tempfile.TemporaryDirectory(prefix="sktransfer-", ignore_cleanup_errors=True) as folder,
         progress_bar(len(chosen) * len(splits) + refit, "Comparing strategies", verbose) as bar,
     ):
         bar.unit = "fit"
-        race = _Race(X, y, splits, scorer, n_jobs, refit, deadline, bar)
+        race = _Race(X, y, splits, scoring, n_jobs, refit, deadline, bar)
         for name, estimator in chosen.items():
             bar.set_postfix_str(name)
             began, done = time.perf_counter(), bar.n
-            scores, reason = race.run(_with_memory(estimator, folder), always=not comparison.scores_)
+            try:
+                scores, reason = race.run(_with_memory(estimator, folder), always=not comparison.scores_)
+            except Exception as error:
+                raise_if_images_are_bad(error)
+                scores, reason = [], _why_it_failed(error, scoring)
+                errors[name] = error
             bar.update(done + len(splits) - bar.n)
             if reason:
                 comparison.left_out_[name] = reason
@@ -207,11 +223,20 @@ def compare_strategies(
             comparison.estimators[name] = estimator
             comparison.scores_[name] = np.array(scores)
             comparison.seconds_[name] = time.perf_counter() - began
+        if not comparison.scores_:
+            raise_all("No strategy could be run", errors)
         if refit:
             best = comparison.best_strategy_
             bar.set_postfix_str(f"fitting {best} to all images")
-            fitted = _with_memory(chosen[best], folder).fit(X, y)
-            comparison.best_estimator_ = fitted.set_params(**_memories(chosen[best]))
+            try:
+                memories = _memories(chosen[best])
+                fitted = _with_memory(chosen[best], folder, memories).fit(X, y)
+                comparison.best_estimator_ = fitted.set_params(**memories)
+            except Exception as error:
+                warnings.warn(
+                    f"{best!r} could not be fitted to all images, so there is no best_estimator_: {in_a_line(error)}",
+                    stacklevel=2,
+                )
             bar.update()
     return comparison
 
@@ -224,7 +249,7 @@ class _Race:
     X : images
     y : ndarray of shape (n_images,)
     splits : list of (train, test)
-    scorer : callable
+    scoring : str, callable or None
     n_jobs : int or None
     refit : bool
         Keep time for a last fit of the slowest.
@@ -238,13 +263,13 @@ class _Race:
         X: Any,
         y: np.ndarray,
         splits: list[Split],
-        scorer: Any,
+        scoring: Any,
         n_jobs: int | None,
         refit: bool,
         deadline: float,
         bar: tqdm,
     ) -> None:
-        self.X, self.y, self.splits, self.scorer, self.n_jobs = X, y, splits, scorer, n_jobs
+        self.X, self.y, self.splits, self.scoring, self.n_jobs = X, y, splits, scoring, n_jobs
         self.refit, self.deadline, self.bar = refit, deadline, bar
         self.slowest = 0.0  # seconds per fold, without what is frozen
         self.longest_trial = 0.0  # seconds
@@ -261,6 +286,8 @@ class _Race:
         scores: list[float] = []
         ends = [time.perf_counter()]
         for score in self.fold_scores(estimator):
+            if not np.isfinite(score):
+                raise ValueError(f"the score of fold {len(scores) + 1} is {score}")
             scores.append(score)
             ends.append(time.perf_counter())
             self.bar.update()
@@ -286,8 +313,9 @@ class _Race:
     def fold_scores(self, estimator: BaseEstimator) -> Iterator[float]:
         """Yield the score of each fold, in order, as soon as it is there."""
         parallel = Parallel(n_jobs=self.n_jobs, return_as="generator")
+        scorer = check_scoring(estimator, scoring=self.scoring)
         return parallel(
-            delayed(_fold_score)(estimator, self.X, self.y, train, test, self.scorer) for train, test in self.splits
+            delayed(_fold_score)(estimator, self.X, self.y, train, test, scorer) for train, test in self.splits
         )
 
 
@@ -337,23 +365,24 @@ def _parts(estimator: BaseEstimator) -> dict[str, BaseEstimator]:
 def _memories(estimator: BaseEstimator) -> dict[str, Any]:
     """Return where an estimator, or the steps of a pipeline, keep activations, by the name of the parameter.
 
-    What a search holds is left alone: it fits clones, whose parameters cannot be set back afterwards.
+    What a search or a column transformer holds is left alone: these fit clones, whose parameters cannot be set back
+    afterwards.
     """
     own = {"", *(f"{name}__" for name, _ in getattr(estimator, "steps", ()))}
     return {f"{prefix}memory": part.memory for prefix, part in _parts(estimator).items() if prefix in own}
 
 
-def _with_memory(estimator: BaseEstimator, folder: str) -> BaseEstimator:
+def _with_memory(estimator: BaseEstimator, folder: str, memories: Mapping[str, Any] | None = None) -> BaseEstimator:
     """Return a clone whose parts keep activations in a folder, if not in one of their own."""
-    memories = {name: folder for name, memory in _memories(estimator).items() if memory is None}
-    return clone(estimator).set_params(**memories)
+    if memories is None:
+        memories = {f"{prefix}memory": part.memory for prefix, part in _parts(estimator).items()}
+    return clone(estimator).set_params(**{name: folder for name, memory in memories.items() if memory is None})
 
 
 def _warn_of_leaks(X: Any, splits: list[Split], estimators: Iterable[BaseEstimator]) -> None:
-    parts = [part for estimator in estimators for part in _parts(estimator).values()]
-    if not parts:  # X may hold anything
+    copies = _copies(X, estimators)
+    if copies is None:
         return
-    copies = find_duplicates(X, image_shape=parts[0].image_shape, value_range=parts[0].value_range, n_jobs=-1)
     leaked = {image for train, test in splits for image in test[np.isin(copies[test], copies[train])]}
     if leaked:
         warnings.warn(
@@ -361,6 +390,45 @@ def _warn_of_leaks(X: Any, splits: list[Split], estimators: Iterable[BaseEstimat
             "scores may be too good. Keep copies together: groups=find_duplicates(X).",
             stacklevel=3,
         )
+
+
+def _copies(X: Any, estimators: Iterable[BaseEstimator]) -> np.ndarray | None:
+    """Return the groups of near-identical images, or None if none of the estimators reads images from X."""
+    for estimator in estimators:
+        try:
+            for part, images in image_readers(estimator, X):
+                return find_duplicates(images, image_shape=part.image_shape, value_range=part.value_range)
+        except Exception as error:  # a part that does not fit X costs its strategy, as soon as that is run
+            raise_if_images_are_bad(error)
+    return None
+
+
+def _check_scoring(scoring: Any, y: np.ndarray) -> None:
+    """Refuse a score that does not exist, or that cannot be computed for these labels, whatever the strategy."""
+    if isinstance(scoring, (list, tuple, set, Mapping)):
+        raise ValueError(f"scoring={scoring!r}: expected the name of one score, or a callable.")
+    if not isinstance(scoring, str):
+        return
+    known = get_scorer_names()
+    if scoring not in known:
+        near = [name for name in known if name.startswith(scoring)] or difflib.get_close_matches(scoring, known)
+        hint = f" Did you mean {' or '.join(map(repr, near[:3]))}?" if near else ""
+        raise ValueError(f"There is no scoring={scoring!r}.{hint} sklearn.metrics.get_scorer_names() lists all.")
+    rows = np.zeros((len(y), 1))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of classes that guessing never names
+            get_scorer(scoring)(DummyClassifier().fit(rows, y), rows, y)
+    except Exception as error:
+        others = [name for name in known if name.startswith(f"{scoring}_")]
+        hint = f" For several classes there are {', '.join(others)}." if others else ""
+        raise ValueError(f"scoring={scoring!r} cannot be computed for these labels: {error}.{hint}") from error
+
+
+def _why_it_failed(error: Exception, scoring: Any) -> str:
+    if isinstance(error, AttributeError) and "predict_proba" in str(error):
+        return f"gives no probabilities, which scoring={scoring!r} needs"
+    return f"failed: {in_a_line(error)}"
 
 
 def _score_name(scoring: Any) -> str:

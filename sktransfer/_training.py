@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator
-from sklearn.model_selection import StratifiedShuffleSplit
 from skorch import NeuralNetClassifier
 from skorch.callbacks import Callback, EarlyStopping, GradientNormClipping, LRScheduler
 from skorch.helper import predefined_split
@@ -34,6 +33,7 @@ from ._finetuning import (
     warmup_cosine,
 )
 from ._training_data import Batch, EvenBatches, Examples, FrozenBody, TrainingSet, make_training_set
+from ._validation import drawn
 
 History = list[dict[str, float]]
 
@@ -140,11 +140,12 @@ def first_network(
 
 
 def _split(estimator: BaseEstimator, labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return the rows to train on and those held out for early stopping, if any."""
+    """Return the rows to train on and those held out for early stopping, if any, both with images of every class."""
     if not estimator.early_stopping:
         return np.arange(len(labels)), None
-    splitter = StratifiedShuffleSplit(n_splits=1, test_size=estimator.validation_fraction, random_state=seed)
-    return next(splitter.split(labels, labels))
+    counts = np.bincount(labels)
+    held_out = drawn(labels, np.clip(np.round(estimator.validation_fraction * counts), 1, counts - 1), seed)
+    return np.flatnonzero(~held_out), np.flatnonzero(held_out)
 
 
 _SET_BY = {

@@ -3,10 +3,12 @@ import pytest
 from sklearn.datasets import load_digits
 from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import FeatureUnion, make_pipeline
+from sklearn.preprocessing import FunctionTransformer
 
 from sktransfer import FineTunedCNNClassifier, PretrainedCNNFeatures
-from sktransfer._costs import PILOT, Cost, measure_cost, pilot_rows, sample_rows, seconds_of_features
+from sktransfer._costs import PILOT, Cost, image_readers, measure_cost, pilot_rows, sample_rows, seconds_of_features
 
 DIGITS = {"image_shape": (8, 8), "value_range": (0, 16), "image_size": 64}
 X, Y = load_digits(n_class=4, return_X_y=True)
@@ -94,3 +96,18 @@ def test_features_anew_pass_over_the_store(computed):
     assert not computed
     seconds_of_features(features, X[:8], anew=True)
     assert sum(n for _, n in computed) == 8
+
+
+def test_sample_keeps_as_many_of_each_class_as_folds_need():
+    for counts, n in [((998, 2), 600), ((992, 8), 500), ((50,) * 30, 100), ((900, 60, 3), 20)]:
+        y = np.repeat(np.arange(len(counts)), counts)
+        kept = np.bincount(y[sample_rows(y, n, least=5)])
+        assert (kept >= np.minimum(counts, 5)).all()
+        assert kept.sum() == max(n, np.minimum(counts, 5).sum())
+
+
+@pytest.mark.parametrize("wrap", [lambda f: FeatureUnion([("a", f)]), lambda f: GridSearchCV(f, {}), lambda f: f])
+def test_what_reads_images_within_others_is_found(wrap):
+    features = PretrainedCNNFeatures(**DIGITS)
+    assert list(image_readers(make_pipeline("passthrough", wrap(features), LogisticRegression()), X)) == [(features, X)]
+    assert not list(image_readers(make_pipeline(FunctionTransformer(), wrap(features)), X))

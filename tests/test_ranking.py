@@ -7,7 +7,7 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 
-from sktransfer import PretrainedCNNFeatures, UnknownBackboneError, rank_backbones
+from sktransfer import ImageError, PretrainedCNNFeatures, TrainingError, UnknownBackboneError, rank_backbones
 from sktransfer._ranking import PROBE_C, logme
 
 DIGITS = {"image_shape": (8, 8), "value_range": (0, 16), "image_size": 64}
@@ -52,8 +52,8 @@ def test_frame_of_a_sample(method, computed):
         ({"backbones": ["nonsense"]}, UnknownBackboneError, "nonsense"),
         ({"layers": ["stage99"]}, ValueError, "has no stage 'stage99'"),
         ({"y": np.zeros(100)}, ValueError, "one class"),
-        ({"y": Y[:50]}, ValueError, "inconsistent"),
-        ({"cv": 60}, ValueError, "smallest class .* cv=60"),
+        ({"y": Y[:50]}, ValueError, "X holds 100 images and y 50 labels"),
+        ({"cv": 60}, ValueError, "cv=60 needs at least 60 images of each class, but class 0 has"),
         ({"nonsense": 1}, TypeError, "nonsense"),
     ],
 )
@@ -95,3 +95,33 @@ def test_logme_does_not_depend_on_the_names_of_the_classes():
     features = np.random.default_rng(0).normal(size=(20, 3))
     labels = np.arange(20) % 2
     assert logme(features, labels) == logme(features, np.array(["b", "a"])[labels])
+
+
+TINY = {"weights": None, "image_shape": (8, 8), "value_range": (0, 16), "image_size": 32}
+
+
+def test_a_rare_class_is_in_the_sample():
+    digits, labels = load_digits(n_class=2, return_X_y=True)
+    rows = np.concatenate([np.flatnonzero(labels == 0)[np.arange(992) % 178], np.flatnonzero(labels == 1)[:8]])
+    y = np.array(["ok"] * 992 + ["defect"] * 8)
+    (row,) = rank_backbones(digits[rows], y, "timm/test_efficientnet", "penultimate", **TINY)
+    assert 0 < row.score <= 1
+
+
+def test_a_backbone_or_a_layer_that_fails_is_named_and_the_others_are_ranked():
+    backbones = ["nonsense", "timm/test_efficientnet"]
+    with pytest.warns(UserWarning, match=r"(?s)could not be ranked:.*'nonsense': UnknownBackbone.*'stage99': ValueErr"):
+        ranking = rank_backbones(X, Y, backbones, ["stage99", "penultimate"], cv=3, **TINY)
+    assert [(row.backbone, row.layer) for row in ranking] == [(backbones[1], "penultimate")]
+
+
+def test_all_reasons_are_named_if_every_backbone_fails():
+    with pytest.raises(TrainingError, match=r"(?s)'nonsense': UnknownBackbone.*'stage99': ValueError"):
+        rank_backbones(X, Y, ["nonsense", "timm/test_efficientnet"], ["stage99"], cv=3, **TINY)
+
+
+def test_images_that_cannot_be_read_are_an_error_at_once():
+    with pytest.raises(ImageError, match="image 7 "):
+        images = [row.reshape(8, 8).astype(np.uint8) for row in X]
+        images[7] = b"no picture"
+        rank_backbones(images, Y, "timm/test_efficientnet", cv=3, weights=None, image_size=32)

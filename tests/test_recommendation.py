@@ -5,7 +5,7 @@ from sklearn.datasets import load_digits
 
 from sktransfer import _recommendation, make_strategies, recommend_strategy
 from sktransfer._costs import Cost
-from sktransfer._recommendation import FAR, FEW, MANY, SOLVED, SOME, _advice, _probe
+from sktransfer._recommendation import FAR, FEW, MANY, SOLVED, SOME, _advice, _probe, _skill_and_distance
 
 DIGITS = {"image_shape": (8, 8), "value_range": (0, 16), "image_size": 64}
 X, Y = load_digits(n_class=4, return_X_y=True)
@@ -114,8 +114,8 @@ def test_distance_is_that_of_the_first_half():
     ("y", "match"),
     [
         (np.zeros(40), "one class"),
-        (Y[:39], "inconsistent numbers of samples"),
-        (np.array([0] * 39 + [1]), "at least two images of each class"),
+        (Y[:39], "X holds 40 images and y 39 labels"),
+        (np.array([0] * 39 + [1]), "at least 2 images of each class, but class 1 has 1"),
         (np.linspace(0, 1, 40), "continuous"),
     ],
 )
@@ -127,3 +127,60 @@ def test_bad_labels(y, match):
 def test_unknown_parameter():
     with pytest.raises(ValueError, match="no parameter 'max_epochs'"):
         recommend_strategy(X[:40], Y[:40], max_epochs=1)
+
+
+# --- rare classes, noise, and trials that fail ------------------------------------------------------------
+
+
+@pytest.fixture
+def many():
+    """A thousand small digits, of which two are of the rare class."""
+    rng = np.random.default_rng(0)
+    X, y = load_digits(n_class=2, return_X_y=True)
+    rows = np.concatenate([np.flatnonzero(y == 0)[np.arange(998) % 178], np.flatnonzero(y == 1)[:2]])
+    order = rng.permutation(1000)
+    return X[rows][order], np.array(["ok"] * 998 + ["defect"] * 2)[order]
+
+
+TINY = {"backbone": "timm/test_efficientnet", "weights": None, "image_shape": (8, 8), "value_range": (0, 16)}
+
+
+def test_a_rare_class_is_in_the_sample(untimed, many):
+    advice = recommend_strategy(*many, **TINY, image_size=32)
+    assert (advice.smallest_class, advice.largest_class) == (2, 998)
+
+
+def test_noise_is_given_no_distance(untimed):
+    labels = np.random.default_rng(0).permutation(Y[:300])
+    advice = recommend_strategy(X[:300], labels, **TINY, image_size=32)
+    assert np.isnan(advice.distance) and advice.strategy == "features + linear"
+    assert "no better than guessing: are the labels right?" in advice.summary()
+    assert "far from" not in advice.summary() and "near those" not in advice.summary() and "nan" not in advice.summary()
+
+
+@pytest.mark.parametrize("accuracy", [0.0, 0.4, 0.5, 0.50001, 0.52])
+def test_without_skill_a_distance_cannot_be_told(accuracy):
+    for first_half in (0.0, 0.5, 0.9):
+        assert np.isnan(_skill_and_distance(accuracy, first_half, chance=0.5, n=600)[1])
+    assert np.isnan(_skill_and_distance(0.501, 0.9, chance=0.5, n=10**9)[1])
+
+
+def test_with_skill_a_distance_is_told():
+    assert _skill_and_distance(0.9, 0.7, chance=0.5, n=600) == pytest.approx((0.8, 0.5))
+    assert _skill_and_distance(1.0, 0.4, chance=0.5, n=4) == (1.0, 0.0)
+
+
+def test_a_trial_that_fails_costs_one_strategy(monkeypatch):
+    def trial(estimator, X, y, anew):
+        if getattr(estimator, "freeze", None) == 4:
+            raise RuntimeError("no room")
+        return Cost(60.0, 0.0, 0.0)
+
+    monkeypatch.setattr(_recommendation, "measure_cost", trial)
+    monkeypatch.setattr(_recommendation, "FEW", 10)
+    monkeypatch.setattr(_recommendation, "SOLVED", 1.0)
+    advice = recommend_strategy(X[:60], Y[:60], augment="text", **DIGITS)
+    assert advice.left_out == {"fine-tuned, freeze=4": "failed: RuntimeError: no room"}
+    assert advice.strategy in advice.minutes and "fine-tuned, freeze=4" not in advice.minutes
+    assert any("would be advised, but its trial failed: RuntimeError: no room" in reason for reason in advice.reasons)
+    assert "no room" in advice.summary()

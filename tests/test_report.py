@@ -17,7 +17,7 @@ WIDTHS = {"desktop": 1280, "phone": 375}
 
 @pytest.fixture
 def comparison():
-    comparison = StrategyComparison("accuracy", 0.25)
+    comparison = StrategyComparison("accuracy", [400] * 3, [200] * 3)
     comparison.scores_ = {
         "features + linear": np.array([0.81, 0.83, 0.80]),
         "<mine> & 'yours'": np.array([0.91, 0.93, 0.92]),

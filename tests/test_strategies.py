@@ -2,22 +2,28 @@ import re
 import time
 import warnings
 
+import joblib
 import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 from scipy import stats
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.compose import ColumnTransformer
 from sklearn.datasets import load_digits
 from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, GroupKFold, ShuffleSplit
 from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from sktransfer import (
     FineTunedCNNClassifier,
+    ImageError,
     PretrainedCNNFeatures,
     StrategyComparison,
+    TrainingError,
     UnknownBackboneError,
     _strategies,
     compare_strategies,
@@ -247,7 +253,7 @@ def test_small_budget_leaves_out_training_for_real(digits):
 
 
 def test_corrected_p_value_by_hand():
-    comparison = StrategyComparison("accuracy", test_share=0.25)
+    comparison = StrategyComparison("accuracy", n_train=[800] * 4, n_test=[200] * 4)
     comparison.scores_ = {"a": np.array([0.7, 0.8, 0.9, 0.8]), "b": np.array([0.8, 0.9, 0.9, 0.9])}
     # Differences 0.1, 0.1, 0, 0.1: mean 0.075, variance 0.0025; corrected 0.0025 (1/4 + 1/4) = 0.00125.
     t = 0.075 / np.sqrt(0.00125)
@@ -257,20 +263,12 @@ def test_corrected_p_value_by_hand():
     assert "that may be chance" in comparison.verdict()
 
 
-def test_p_value_without_variance():
-    comparison = StrategyComparison("accuracy", test_share=0.5)
-    comparison.scores_ = {"a": np.array([0.5, 0.5]), "b": np.array([1.0, 1.0])}
-    assert comparison.p_value("b", "a") == 0
-    assert comparison.p_value("a", "a") == 1
-    assert comparison.verdict().endswith("it is better.")
-
-
 def test_single_fold_has_no_spread(recorder):
     X, y = numbered()
     strategies = {"ones": recorder(1), "zeros": recorder(0)}
     comparison = compare_strategies(X, y, strategies=strategies, cv=ShuffleSplit(1, random_state=0), refit=False)
     assert comparison.to_frame()["std"].isna().all()
-    assert np.isnan(comparison.p_value("zeros", "ones")) and "chance" in comparison.summary()
+    assert np.isnan(comparison.p_value("zeros", "ones")) and "cannot tell" in comparison.summary()
 
 
 def test_frame_and_summary(recorder):
@@ -322,15 +320,17 @@ def test_unknown_names_are_refused_with_the_known(digits):
     ("change", "match"),
     [
         ({"y": np.zeros(30)}, "of one class"),
-        ({"y": np.zeros(29)}, "inconsistent numbers of samples"),
+        ({"y": np.zeros(29)}, "X holds 30 images and y 29 labels"),
         ({"y": np.linspace(0, 1, 30)}, "continuous"),
-        ({"cv": 11}, "smallest class has 10 image.*cv=11"),
+        ({"cv": 11}, "cv=11 needs at least 11 images of each class, but class 1 has 10"),
         ({"groups": np.zeros(29)}, "inconsistent numbers of samples"),
         ({"groups": np.arange(30) % 2, "cv": 3}, "number of groups: 2"),
         ({"strategies": {}}, "names none"),
         ({"strategies": []}, "expected 'all'"),
         ({"augment": "photo"}, "augment: estimators in a dict"),
-        ({"scoring": "nonsense"}, "nonsense"),
+        ({"scoring": "nonsense"}, "no scoring='nonsense'"),
+        ({"scoring": "acc"}, "Did you mean 'accuracy'"),
+        ({"scoring": ["accuracy", "f1"]}, "the name of one score"),
     ],
 )
 def test_bad_input(recorder, change, match):
@@ -348,10 +348,6 @@ def test_one_progress_bar(recorder, capsys):
 
 
 def test_error_of_a_strategy_is_not_swallowed(digits):
-    class Broken(DummyClassifier):
-        def fit(self, X, y):
-            raise RuntimeError("broken")
-
     with pytest.raises(RuntimeError, match="broken"):
         compare_strategies(*digits, strategies={"broken": Broken()}, cv=3)
 
@@ -366,3 +362,256 @@ def test_plot_shows_every_strategy(recorder):
     display = comparison.plot(ax=ax)
     assert display.ax_ is ax and [label.get_text() for label in ax.get_yticklabels()] == ["ones", "zeros"]
     plt.close("all")
+
+
+# --- statistics that say when they cannot tell ------------------------------------------------------------
+
+
+def compared(scores, n_test=10, scoring="accuracy"):
+    n_folds = len(next(iter(scores.values())))
+    comparison = StrategyComparison(scoring, n_train=[n_test * (n_folds - 1)] * n_folds, n_test=[n_test] * n_folds)
+    comparison.scores_ = {name: np.array(values, dtype=float) for name, values in scores.items()}
+    comparison.seconds_ = dict.fromkeys(scores, 1.0)
+    return comparison
+
+
+@pytest.mark.parametrize(
+    "scores",
+    [
+        {"a": [0.80, 0.70], "b": [0.85, 0.75]},
+        {"a": [0.5, 0.5], "b": [1.0, 1.0]},
+        {"a": [0.1, 0.0], "b": [0.9, 1.0]},
+    ],
+)
+def test_two_folds_never_tell_that_one_is_better(scores):
+    comparison = compared(scores, n_test=100)
+    assert np.isnan(comparison.p_value("b", "a"))
+    assert "Fewer than 3 folds cannot tell" in comparison.verdict() and "it is better" not in comparison.summary()
+
+
+@pytest.mark.parametrize("n_test", [10, 100, 10_000])
+def test_one_image_more_in_each_of_three_folds_may_be_chance(n_test):
+    a = np.array([0.8, 0.7, 0.75])
+    comparison = compared({"a": a, "b": a + 1 / n_test}, n_test)
+    assert comparison.p_value("b", "a") > 0.125  # of three fair coins, all on one side
+    assert "it is better" not in comparison.verdict()
+
+
+def test_many_images_more_in_each_of_three_folds_are_evidence():
+    a = np.array([0.8, 0.7, 0.75])
+    assert compared({"a": a, "b": a + 0.1}, 1000).verdict().endswith("it is better.")
+
+
+def test_equal_differences_of_a_score_that_counts_no_images_tell_nothing():
+    a = np.array([0.8, 0.7, 0.75, 0.7, 0.8])
+    comparison = compared({"a": a, "b": a + 0.1}, 1000, scoring="roc_auc")
+    assert np.isnan(comparison.p_value("b", "a")) and "cannot tell whether that is chance" in comparison.verdict()
+    nearly = compared({"a": a, "b": a + np.array([0.1, 0.1, 0.1, 0.1, 0.1001])}, 1000, scoring="roc_auc")
+    assert nearly.p_value("b", "a") == 0.5**5
+
+
+def test_no_difference_is_even_odds():
+    assert compared({"a": [0.5] * 3, "b": [0.5] * 3}).p_value("b", "a") == 0.5
+
+
+def test_p_values_of_equal_strategies_are_seldom_small():
+    """At most one in twenty under 0.05, also where folds are small and agree by chance."""
+    rng = np.random.default_rng(0)
+    small = 0
+    for _ in range(1000):
+        right = rng.random((2, 3, 20)) < 0.8
+        small += compared({"a": right[0].mean(axis=1), "b": right[1].mean(axis=1)}, 20).p_value("b", "a") < 0.05
+    assert small <= 50
+
+
+def test_the_choice_among_several_is_corrected_for():
+    a = np.array([0.80, 0.78, 0.82, 0.79, 0.81])
+    better = a + np.array([0.01, 0.05, 0.07, 0.02, 0.06])
+    two = compared({"a": a, "b": better}, 200)
+    p = two.p_value("b", "a")
+    assert 0.01 < p < 0.05 and two.verdict().endswith("it is better.")
+    many = compared({"a": a, "b": better, **{f"c{i}": a - 0.1 for i in range(6)}}, 200)
+    assert f"p = {7 * p:.2g}, " in many.verdict() and "for the best of 7 others" in many.verdict()
+    assert "that may be chance" in many.verdict()
+
+
+def test_a_tie_goes_to_the_cheaper_and_is_called_so():
+    comparison = compared({"linear": [0.8, 0.9, 0.7], "svm": [0.8, 0.9, 0.7003], "head": [0.5, 0.5, 0.5]}, 1000)
+    assert comparison.best_strategy_ == "linear"
+    assert comparison.verdict() == "No strategy is ahead of 'linear', which is the cheapest; as good: 'svm'."
+    assert "0.000" not in comparison.verdict()
+
+
+def test_a_single_strategy_is_compared_with_nothing():
+    comparison = compared({"linear": [0.8, 0.9, 0.7]})
+    assert "nothing to compare it with" in comparison.verdict() and "best" not in comparison.verdict()
+
+
+# --- a race that always ends ------------------------------------------------------------------------------
+
+
+class Broken(DummyClassifier):
+    """Fails where it is told to."""
+
+    def __init__(self, error=RuntimeError, message="broken", least=0):
+        super().__init__()
+        self.error = error
+        self.message = message
+        self.least = least
+
+    def fit(self, X, y):
+        if len(X) >= self.least:
+            raise self.error(self.message)
+        return super().fit(X, y)
+
+
+class Quitter(Recorder):
+    """Fits, and is told to stop when it predicts."""
+
+    def predict(self, X):
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("n_jobs", [None, 2])
+def test_an_exception_costs_the_one_strategy_it_came_from(recorder, n_jobs):
+    X, y = numbered()
+    strategies = {
+        "first": Broken(),
+        "zeros": recorder(0),
+        "second": Broken(MemoryError, "no room"),
+        "ones": recorder(1),
+    }
+    with joblib.parallel_config(backend="threading"):
+        comparison = compare_strategies(X, y, strategies=strategies, cv=3, n_jobs=n_jobs)
+    assert list(comparison.scores_) == ["zeros", "ones"] and comparison.best_strategy_ == "zeros"
+    assert comparison.left_out_ == {"first": "failed: RuntimeError: broken", "second": "failed: MemoryError: no room"}
+    assert (comparison.best_estimator_.predict(X) == 0).all()
+    assert "first" in comparison.summary() and "broken" in comparison.summary()
+
+
+def test_all_reasons_are_named_if_every_strategy_fails():
+    X, y = numbered()
+    strategies = {"a": Broken(message="no disk"), "b": Broken(ValueError, "no luck")}
+    with pytest.raises(TrainingError, match=r"(?s)a: RuntimeError: no disk.*b: ValueError: no luck"):
+        compare_strategies(X, y, strategies=strategies, cv=3)
+    with pytest.raises(ValueError, match="^no luck$"):
+        compare_strategies(X, y, strategies={"a": strategies["b"], "b": strategies["b"]}, cv=3)
+
+
+def test_an_exception_in_a_trial_costs_one_strategy(recorder, monkeypatch):
+    def trial(estimator, X, y):
+        if estimator.answer == 1:
+            raise RuntimeError("trial broken")
+        return Cost(0.0, 0.0, 0.0)
+
+    monkeypatch.setattr(_strategies, "measure_cost", trial)
+    X, y = numbered()
+    strategies = {f"s{i}": recorder(i) for i in range(3)}
+    comparison = compare_strategies(X, y, strategies=strategies, cv=3, time_budget=60)
+    assert list(comparison.scores_) == ["s0", "s2"] and "trial broken" in comparison.left_out_["s1"]
+
+
+def test_a_last_fit_that_fails_does_not_lose_the_comparison():
+    X, y = numbered()
+    with pytest.warns(UserWarning, match="'a' could not be fitted to all images.*broken"):
+        comparison = compare_strategies(X, y, strategies={"a": Broken(least=30)}, cv=3)
+    assert len(comparison.scores_["a"]) == 3 and not hasattr(comparison, "best_estimator_")
+
+
+def test_ctrl_c_stops_the_whole_race(recorder):
+    X, y = numbered()
+    with pytest.raises(KeyboardInterrupt):
+        compare_strategies(X, y, strategies={"zeros": recorder(0), "quitter": Quitter()}, cv=3)
+
+
+def test_a_strategy_without_probabilities_is_left_out_where_the_score_needs_them(digits):
+    names = ["features + linear", "features + SVM"]
+    for scoring in ("roc_auc_ovr", "neg_log_loss"):
+        found = compare_strategies(*digits, strategies=names, cv=3, scoring=scoring, refit=False, **DIGITS)
+        assert list(found.scores_) == names[:1]
+        assert found.left_out_ == {names[1]: f"gives no probabilities, which scoring={scoring!r} needs"}
+
+
+def test_the_first_strategy_may_lack_what_the_score_needs():
+    X, y = numbered()
+    strategies = {"no score": Recorder(), "chance": DummyClassifier()}
+    assert list(compare_strategies(X, y, strategies=strategies, cv=3, scoring="roc_auc").scores_) == ["chance"]
+
+
+def test_a_score_that_is_no_number_costs_its_strategy(recorder):
+    X, y = numbered()
+    found = compare_strategies(
+        X, y, strategies={"a": recorder(0), "b": recorder(1)}, cv=3, scoring=lambda m, X, y: [0.5, np.nan][m.answer]
+    )
+    assert list(found.scores_) == ["a"] and "the score of fold 1 is nan" in found.left_out_["b"]
+
+
+@pytest.mark.parametrize(
+    ("scoring", "match"), [("roc_auc", "For several classes there are roc_auc_ovo, "), ("f1", "f1_macro")]
+)
+def test_a_score_for_two_classes_is_refused_at_once_for_three(recorder, scoring, match):
+    X, _ = numbered()
+    with pytest.raises(ValueError, match=f"scoring='{scoring}' cannot be computed for these labels: .*{match}"):
+        compare_strategies(X, np.arange(30) % 3, strategies={"a": recorder()}, cv=3, scoring=scoring)
+    assert not recorder.fits
+
+
+def test_all_unreadable_images_are_named(tmp_path):
+    paths = []
+    for i in range(12):
+        path = tmp_path / f"{i}.png"
+        Image.fromarray(np.random.default_rng(i).integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(path)
+        if i in (2, 5, 11):
+            path.write_bytes(b"no picture")
+        paths.append(str(path))
+    with pytest.raises(ImageError) as caught:
+        compare_strategies(paths, ["a", "b"] * 6, strategies="features + linear", cv=3)
+    assert [bad.index for bad in caught.value.bad_images] == [2, 5, 11]
+
+
+# --- images beside numbers --------------------------------------------------------------------------------
+
+
+def beside_numbers(folder, images, y, doubled=False):
+    """A table of paths and of a number that tells nothing, and a strategy that takes both."""
+    paths = []
+    for i, row in enumerate(images):
+        path = folder / f"{i}.png"
+        Image.fromarray((row.reshape(8, 8) * 15).astype(np.uint8)).resize((32, 32)).save(path)
+        paths.append(str(path))
+    frame = pd.DataFrame({"path": paths, "weight": np.arange(len(paths)) % 7})
+    features = PretrainedCNNFeatures(image_size=64)
+    columns = ColumnTransformer([("image", features, "path"), ("number", StandardScaler(), ["weight"])])
+    return frame, y, make_pipeline(columns, LogisticRegression())
+
+
+def test_a_column_of_images_beside_numbers(digits, tmp_path, computed):
+    frame, y, model = beside_numbers(tmp_path, *digits)
+    comparison = compare_strategies(frame, y, strategies={"both": model}, cv=3)
+    assert comparison.scores_["both"].mean() > 0.8
+    assert comparison.best_estimator_.score(frame, y) > 0.9
+    assert comparison.best_estimator_[0].named_transformers_["image"].memory is None
+    from sktransfer._costs import measure_cost
+
+    assert measure_cost(model, frame, y, anew=True).frozen > 0
+
+
+def test_copies_in_a_column_of_a_table_are_a_warning_too(digits, tmp_path):
+    X, y = digits
+    frame, y, model = beside_numbers(tmp_path, np.concatenate([X, X[:2]]), np.concatenate([y, y[:2]]))
+    with pytest.warns(UserWarning, match=r"4 of 62 images"):
+        compare_strategies(frame, y, strategies={"both": model}, cv=15, refit=False)
+
+
+def test_an_image_that_cannot_be_read_in_a_table_is_an_error(digits, tmp_path):
+    frame, y, model = beside_numbers(tmp_path, *digits)
+    (tmp_path / "7.png").write_bytes(b"no picture")
+    with pytest.raises(ImageError, match="image 7"):
+        compare_strategies(frame, y, strategies={"both": model}, cv=3)
+
+
+def test_a_strategy_that_does_not_fit_the_table_costs_itself_alone(digits, tmp_path):
+    frame, y, model = beside_numbers(tmp_path, *digits)
+    wrong = clone(model).set_params(columntransformer__transformers=[("image", PretrainedCNNFeatures(), "pth")])
+    comparison = compare_strategies(frame, y, strategies={"wrong": wrong, "both": model}, cv=3, refit=False)
+    assert list(comparison.scores_) == ["both"] and "pth" in comparison.left_out_["wrong"]

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from .._comparison import best_of
 from ._panels import axes_or_new
 
 
@@ -97,7 +98,7 @@ class StrategyComparisonDisplay:
         ax = axes_or_new(ax, "StrategyComparisonDisplay", (7.2, 1.2 + 0.42 * max(2, len(self.scores))))
         rows = [np.asarray(scores, dtype=float) for scores in self.scores.values()]
         means = [row.mean() for row in rows]
-        best = int(np.nanargmax(means))
+        best = list(self.scores).index(best_of(self.scores))
         self.folds_, self.means_ = [], []
         for height, (row, mean) in enumerate(zip(rows, means, strict=True)):
             colour = "C1" if height == best else "C0"
