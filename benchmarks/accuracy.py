@@ -27,7 +27,8 @@ from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
 
 import peers
 from problems import Problem, load
-from sktransfer import FineTunedCNNClassifier, clear_cache, make_feature_classifier
+from rows import forget_rows
+from sktransfer import FineTunedCNNClassifier, make_feature_classifier
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "accuracy.jsonl"
@@ -102,7 +103,7 @@ PLAN: list[tuple[str, tuple[str, ...], int]] = [
 def measure(problem: Problem, strategy: str, seed: int) -> dict[str, float]:
     """Train and test once."""
     if len(problem.X_test) < 10_000:  # the largest test set, which is the same for all seeds, is not paid for anew
-        clear_cache()  # each strategy pays for its own features
+        forget_rows()  # each strategy pays for its own features
     start = time.perf_counter()
     probabilities, fit_seconds = STRATEGIES[strategy](problem, seed)
     classes = np.unique(problem.y_train)

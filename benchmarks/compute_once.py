@@ -31,8 +31,9 @@ from sklearn.svm import SVC
 from skorch import NeuralNetClassifier
 from torch import nn
 
-from sktransfer import FineTunedCNNClassifier, PretrainedCNNFeatures, cache_info, clear_cache, set_cache_limits
-from sktransfer._activation_store import fingerprint, resolve_store, row_key
+from rows import forget_rows
+from sktransfer import FineTunedCNNClassifier, PretrainedCNNFeatures, _keys, cache_info, set_cache_limits
+from sktransfer._activation_store import resolve_store
 from sktransfer._backbones import load_backbone
 from sktransfer._finetuning import TunedNetwork
 from sktransfer._images import as_images
@@ -98,10 +99,10 @@ def images_through_the_backbone() -> dict[str, float]:
     X, y = photos(300)
     folder = Path(tempfile.mkdtemp())
     log = folder / "log"
-    clear_cache()
+    forget_rows()
     grid(counted(log)).fit(X, y).predict(X)
     out = {"one process": total(log)}
-    clear_cache()
+    forget_rows()
     features = counted(log).set_params(memory=folder)
     grid(features, n_jobs=2).fit(X, y).predict(X)
     out["two workers, a folder"] = total(log)
@@ -117,11 +118,11 @@ def grid_search_of_an_svm() -> dict[str, float]:
     """Time the grid search against one extraction and the same grid search on the finished matrix."""
     X, y = photos(300)
     PretrainedCNNFeatures().fit_transform(X[:32])  # warm up
-    clear_cache()
+    forget_rows()
     extraction = seconds(lambda: PretrainedCNNFeatures().fit_transform(X))
     matrix = PretrainedCNNFeatures().fit_transform(X)
     on_matrix = seconds(lambda: GridSearchCV(SVC(), {"C": SVM_GRID}, cv=5).fit(matrix, y).predict(matrix))
-    clear_cache()
+    forget_rows()
     ours = seconds(lambda: grid(PretrainedCNNFeatures()).fit(X, y).predict(X))
     return {"ours": ours, "extraction": extraction, "on matrix": on_matrix, "ratio": ours / (extraction + on_matrix)}
 
@@ -130,13 +131,13 @@ def head_on_a_frozen_body() -> dict[str, float]:
     """Time freeze="all" against one extraction and the same head trained on the finished features by plain torch."""
     X, y = photos(300)
     PretrainedCNNFeatures().fit_transform(X[:32])
-    clear_cache()
+    forget_rows()
     extraction = seconds(lambda: PretrainedCNNFeatures().fit_transform(X))
     matrix = torch.from_numpy(PretrainedCNNFeatures().fit_transform(X))
     labels = torch.from_numpy(y)
     head = nn.Sequential(nn.Dropout(0.2), nn.Linear(1280, 2))
     training = seconds(lambda: train_bare(head, matrix, labels, epochs=30))
-    clear_cache()
+    forget_rows()
     clf = FineTunedCNNClassifier(freeze="all", max_epochs=30, random_state=0)
     ours = seconds(lambda: clf.fit(X, y))
     return {"ours": ours, "extraction": extraction, "bare head": training, "ratio": ours / (extraction + training)}
@@ -200,7 +201,7 @@ def fine_tuning(freeze: int) -> dict[str, float]:
     """Time epochs and whole fits with the body frozen up to a stage."""
     X, y = photos(160)
     images, labels = pixels(X), torch.from_numpy(y)
-    clear_cache()
+    forget_rows()
     clf = FineTunedCNNClassifier(freeze=freeze, max_epochs=10, random_state=0)
     ours = seconds(lambda: clf.fit(X, y))
     epoch = float(np.median([record["seconds"] for record in clf.history_[1:]]))
@@ -232,7 +233,7 @@ def grid_over_freeze() -> dict[str, float]:
     search = GridSearchCV(clf, params, cv=folds, error_score="raise")
 
     def run() -> np.ndarray:
-        clear_cache()
+        forget_rows()
         search.fit(X, y)
         return search.predict_proba(X)
 
@@ -267,24 +268,23 @@ def cost_and_gain_of_the_store() -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         X = five_thousand_photos(Path(folder) / "photos")
         memory = Path(folder) / "cache"
-        clear_cache()
+        forget_rows()
         model = PretrainedCNNFeatures(memory=memory).fit(X)
         cold = seconds(lambda: model.transform(X))
         store, images = resolve_store(memory), as_images(X)
         rows = model.transform(X[:1000])
-        keys = [row_key("once more", fingerprint(images, i)) for i in range(1000)]
+        origin = _keys.Origin("once more", load_backbone().preprocessing, "auto", "", "", (8,), "avg")
+        keys = [_keys.row_key(origin, _keys.fingerprint(images, i)[0]) for i in range(1000)]
 
         def store_alone() -> None:
-            from sktransfer import _activation_store
-
-            _activation_store._known_files.clear()
+            _keys._known_files.clear()
             for i in range(1000):
-                fingerprint(images, i)
+                _keys.row_key(origin, _keys.fingerprint(images, i)[0])
                 store.get(keys[i])
                 store.put(keys[i], rows[i].copy())
 
         added = 5 * seconds(store_alone)
-        clear_cache()
+        forget_rows()
         code = "import sys, time, glob; from sktransfer import PretrainedCNNFeatures\n"
         code += "X = sorted(glob.glob(sys.argv[1] + '/*.jpg')); m = PretrainedCNNFeatures(memory=sys.argv[2]).fit(X)\n"
         code += "start = time.perf_counter(); m.transform(X); print(time.perf_counter() - start)"

@@ -31,7 +31,8 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
-from sktransfer import FineTunedCNNClassifier, PretrainedCNNFeatures, clear_cache, set_cache_limits
+from rows import forget_rows
+from sktransfer import FineTunedCNNClassifier, PretrainedCNNFeatures, set_cache_limits
 from sktransfer._backbones import load_backbone
 from sktransfer._engines import make_engine
 from sktransfer._extraction import Extractor
@@ -341,7 +342,7 @@ def grid_with_workers() -> Cell:
         clf = FineTunedCNNClassifier(max_epochs=5, random_state=0)
         search = GridSearchCV(clf, params, cv=3, n_jobs=n_jobs)
         set_cache_limits(memory_mb=512)
-        clear_cache()
+        forget_rows()
         start = time.perf_counter()
         search.fit(paths, labels)
         out[f"n_jobs={n_jobs}, seconds"] = time.perf_counter() - start

@@ -27,7 +27,8 @@ from sklearn.model_selection import StratifiedKFold, cross_val_score, train_test
 
 from accuracy import machine
 from problems import load
-from sktransfer import clear_cache, make_feature_classifier, rank_backbones
+from rows import forget_rows
+from sktransfer import make_feature_classifier, rank_backbones
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "ranking.jsonl"
@@ -56,7 +57,7 @@ def full_cross_validation(X: np.ndarray, y: np.ndarray, **params: Any) -> dict[s
 
 def cell_of(name: str, X: np.ndarray, y: np.ndarray, **params: Any) -> dict[str, Any]:
     """Score all backbones and layers in one way, from an empty store."""
-    clear_cache()
+    forget_rows()
     start = time.perf_counter()
     if name == FULL:
         cell = {"scores": full_cross_validation(X, y, **params)}

@@ -25,7 +25,8 @@ from skorch.callbacks import Callback
 
 from accuracy import DOCS, machine
 from problems import Problem, load
-from sktransfer import FineTunedCNNClassifier, _training, clear_cache
+from rows import forget_rows
+from sktransfer import FineTunedCNNClassifier, _training
 
 RESULTS = Path(__file__).parent / "results" / "recipe.jsonl"
 PROBLEMS = ["elpv", "clothing", "wallpaper-natural-60", "fashion-1000"]
@@ -92,7 +93,7 @@ def classifier(problem: Problem, variant: str, seed: int) -> FineTunedCNNClassif
 
 def measure(problem: Problem, variant: str, seed: int) -> dict[str, float]:
     """Train once, and test with different numbers of views."""
-    clear_cache()
+    forget_rows()
     estimator = classifier(problem, variant, seed)
     start = time.perf_counter()
     if variant == RANDOM_HEAD:

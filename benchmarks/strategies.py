@@ -35,10 +35,10 @@ from sklearn.model_selection import train_test_split
 
 from accuracy import machine
 from problems import load
+from rows import forget_rows
 from sktransfer import (
     PretrainedCNNFeatures,
     _strategies,
-    clear_cache,
     compare_strategies,
     recommend_strategy,
 )
@@ -68,7 +68,7 @@ def images_of(name: str, n: int | None) -> Images:
 def comparison(images: Images, earlier: dict[str, Cell], minutes: float, **params: Any) -> Cell:
     """Compare all strategies within the budget."""
     X, y, augment = images
-    clear_cache()
+    forget_rows()
     start = time.perf_counter()
     found = compare_strategies(X, y, cv=FOLDS, augment=augment, time_budget=60 * minutes, **params)
     seconds = time.perf_counter() - start
@@ -87,7 +87,7 @@ def comparison(images: Images, earlier: dict[str, Cell], minutes: float, **param
 def recommendation(images: Images, earlier: dict[str, Cell], minutes: float, **params: Any) -> Cell:
     """Ask for a recommendation, and look at it on the folds of the comparison."""
     X, y, augment = images
-    clear_cache()
+    forget_rows()
     start = time.perf_counter()
     advice = recommend_strategy(X, y, augment=augment, **params)
     seconds = time.perf_counter() - start
@@ -113,12 +113,12 @@ def cost(images: Images, earlier: dict[str, Cell], minutes: float, **params: Any
     """Hold what the three frozen strategies spend on features and on the search for copies against one extraction."""
     X, y, _ = images
     PretrainedCNNFeatures(layer="all", **params).fit_transform(X[:33])  # loads and compiles
-    clear_cache()
+    forget_rows()
     start = time.perf_counter()
     PretrainedCNNFeatures(layer="all", normalize=True, **params).fit_transform(X)
     extraction = time.perf_counter() - start
 
-    clear_cache()
+    forget_rows()
     start = time.perf_counter()
     with (
         stopwatch(Extractor, "run") as features,
