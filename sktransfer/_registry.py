@@ -11,6 +11,7 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from contextlib import suppress
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -25,12 +26,14 @@ _forked = False
 
 def built_once(key: Hashable, build: Callable[[], T]) -> T:
     """Return what `build` made for this key before, or make it now. The least recently used goes first."""
+    with suppress(KeyError):
+        _built.move_to_end(key)
+        return _built[key]  # without waiting for what another thread builds, or even downloads
     with _building:
         if key not in _built:
             _built[key] = build()
             while len(_built) > LIMIT:
                 _built.popitem(last=False)
-        _built.move_to_end(key)
         return _built[key]
 
 

@@ -324,7 +324,7 @@ def test_unknown_names_are_refused_with_the_known(digits):
         ({"y": np.linspace(0, 1, 30)}, "continuous"),
         ({"cv": 11}, "cv=11 needs at least 11 images of each class, but class 1 has 10"),
         ({"groups": np.zeros(29)}, "inconsistent numbers of samples"),
-        ({"groups": np.arange(30) % 2, "cv": 3}, "number of groups: 2"),
+        ({"groups": np.arange(30) % 2, "cv": 3}, "2 different groups, fewer than cv=3"),
         ({"strategies": {}}, "names none"),
         ({"strategies": []}, "expected 'all'"),
         ({"augment": "photo"}, "augment: estimators in a dict"),

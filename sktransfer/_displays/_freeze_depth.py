@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, clone
 from sklearn.utils.validation import check_is_fitted
 
-from .._inputs import resolve_backbone, resolve_freeze
+from .._backbones import load_backbone
+from .._inputs import resolve_freeze
 from ._panels import axes_or_new
 
 
@@ -209,7 +211,8 @@ def _depth(estimator: BaseEstimator, candidate: dict, name: str) -> tuple[int, i
         owner = owner.get_params().get(prefix)
     if not (hasattr(owner, "freeze") and hasattr(owner, "backbone")):  # not a classifier of ours
         return None
-    backbone = resolve_backbone(owner)
+    # The stages alone count, so that a search can be drawn where its weights are not.
+    backbone = replace(load_backbone(owner.backbone, None), pretrained=owner.weights is not None)
     return resolve_freeze(owner.freeze, backbone), len(backbone.stages)
 
 
