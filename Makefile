@@ -41,7 +41,7 @@ fuzz: $(VENV)/.fuzz
 	$(BIN)/python fuzz/seeds.py .fuzz
 	$(BIN)/python fuzz/front_door.py .fuzz/front_door -max_total_time=$(FUZZ_SECONDS) -timeout=5 -rss_limit_mb=1000
 	mkdir -p .fuzz/containers
-	$(BIN)/python fuzz/containers.py .fuzz/containers -max_total_time=$(FUZZ_SECONDS) -timeout=5 -rss_limit_mb=2000
+	$(BIN)/python fuzz/containers.py .fuzz/containers -len_control=0 -max_total_time=$(FUZZ_SECONDS) -timeout=5 -rss_limit_mb=2000
 	$(BIN)/python fuzz/loaders.py .fuzz/loaders -max_total_time=$(FUZZ_SECONDS) -timeout=20 -rss_limit_mb=4000
 
 lint: $(VENV)/.lint

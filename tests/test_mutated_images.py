@@ -112,3 +112,62 @@ def test_right_image_or_our_error(n, tmp_path):
     assert found["megabytes"] < MEGABYTES
     assert found["images"] + found["refused"] == n + len(sources())
     assert found["images"] > 0.05 * n and found["refused"] > 0.5 * n  # some of either, or nothing was tried
+
+
+def jpeg_of_many_scans(side, n):
+    """Return a progressive JPEG of one grey level in which a scan of few bytes comes n times."""
+    buffer = io.BytesIO()
+    Image.new("L", (side, side), 128).save(buffer, "JPEG", progressive=True, quality=50)
+    jpeg = buffer.getvalue()
+    start, end = [place for place in range(len(jpeg)) if jpeg.startswith(b"\xff\xda", place)][3:5]
+    return jpeg[:end] + n * jpeg[start:end] + jpeg[end:]
+
+
+@pytest.mark.parametrize("least_side", [None, 224])
+def test_small_jpeg_of_many_scans_is_refused_at_once(least_side, monkeypatch):
+    """Its decoder goes over all pixels for each scan, and holds all of them at whatever fraction it decodes."""
+    images = as_images([jpeg_of_many_scans(1000, 1000)])
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10**7)
+    forget_peak()
+    start, before = time.process_time(), peak_megabytes()
+    with pytest.raises(ImageError, match="goes over its 1000 x 1000 pixels 1006 times"):
+        images.decode(0, least_side)
+    assert time.process_time() - start < 0.5 and peak_megabytes() - before < 10
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 999_999)
+    with pytest.raises(ImageError, match="exceed the limit of 999999 pixels"):
+        images.decode(0, least_side)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10**6)
+    assert as_images([jpeg_of_many_scans(1000, 5)]).decode(0, least_side).min() == 128
+
+
+def test_large_baseline_jpeg_is_decoded_at_a_fraction(monkeypatch):
+    buffer = io.BytesIO()
+    Image.new("RGB", (1000, 1000)).save(buffer, "JPEG")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 600_000)
+    assert as_images([buffer.getvalue()]).decode(0, 224).shape == (250, 250, 3)
+
+
+@pytest.mark.parametrize("name, cost", [("JPEG2000", 3), ("WEBP", 1.6), ("AVIF", 1.2), ("PNG", 1)])
+def test_pixels_that_cost_more_count_more(name, cost, monkeypatch):
+    """At the limit of pixels for others, JPEG 2000 took 2.1 GB and WebP 1.4 GB."""
+    if name == "AVIF":
+        pytest.importorskip("PIL._avif")
+    buffer = io.BytesIO()
+    Image.new("RGB", (100, 100)).save(buffer, name)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", int(10_000 * cost) + 5)
+    as_images([buffer.getvalue()])[0]
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", int(10_000 * cost) - 5)
+    with pytest.raises(ImageError, match=f"pixels for {name}, it could be a decompression bomb"):
+        as_images([buffer.getvalue()])[0]
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I", "F"])
+def test_deep_pictures_take_little_more_memory_than_their_pixels(mode):
+    buffer = io.BytesIO()
+    Image.new(mode, (4000, 2500), 1).save(buffer, "TIFF", compression="tiff_adobe_deflate")
+    images = as_images([buffer.getvalue()], value_range=(0, 2))
+    images[0]
+    forget_peak()
+    before = peak_megabytes()
+    images[0]
+    assert peak_megabytes() - before < 120  # 10 megapixels; all values at once as float64 take 240 and more
