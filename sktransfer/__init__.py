@@ -98,6 +98,8 @@ _HOME = {
         ],
         "._displays",
     ),
+    # Not for users, but named in saved models, so that their file may be moved.
+    **dict.fromkeys(["CheckedGridSearchCV", "OneThreadLogisticRegression"], "._linear"),
     "find_bad_images": "._bad_images",
     "find_duplicates": "._duplicates",
     "list_backbones": "._backbones",
@@ -111,7 +113,7 @@ _HOME = {
 def __getattr__(name: str) -> object:
     if name == "datasets":
         return importlib.import_module(".datasets", __name__)
-    if name not in __all__:
+    if name not in __all__ and name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(_HOME.get(name, "._exceptions"), __name__), name)
 

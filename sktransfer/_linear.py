@@ -46,7 +46,7 @@ class OneThreadLogisticRegression(LogisticRegression):
     (``benchmarks/linear_threads.py``).
     """
 
-    # Saved models name this class by its place: "sktransfer._linear" must stay importable.
+    __module__ = "sktransfer"  # saved models name it
 
     def fit(self, X, y, sample_weight=None):
         """Fit as scikit-learn does."""
@@ -56,6 +56,8 @@ class OneThreadLogisticRegression(LogisticRegression):
 
 class CheckedGridSearchCV(GridSearchCV):
     """scikit-learn's search, which says what is wrong with y in the user's own labels."""
+
+    __module__ = "sktransfer"  # saved models name it
 
     def fit(self, X, y=None, **params):
         """Fit as scikit-learn does."""
