@@ -351,7 +351,7 @@ def _splits(cv: Any, X: Any, y: np.ndarray, groups: Any, random_state: int) -> l
     if not isinstance(cv, Integral):
         return list(check_cv(cv, y, classifier=True).split(X, y, groups))
     check_folds(y, int(cv))
-    if groups is not None and len(np.unique(groups)) < cv:  # scikit-learn before 1.9 makes empty folds of them
+    if groups is not None and len(np.unique(groups)) < int(cv):  # scikit-learn before 1.9 makes empty folds of them
         raise ValueError(
             f"groups holds {len(np.unique(groups))} different groups, fewer than cv={cv} folds. Pass a smaller cv, or "
             "more groups."
