@@ -214,7 +214,7 @@ def opened(monkeypatch):
         counts[str(name)] = counts.get(str(name), 0) + 1
         return open(name, *args, **kwargs)
 
-    monkeypatch.setattr("sktransfer._images.open", counting, raising=False)
+    monkeypatch.setattr("sktransfer._items.open", counting, raising=False)
     return counts
 
 
