@@ -6,9 +6,11 @@ import copy
 import functools
 import importlib.util
 import itertools
+import os
 import sys
 import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib.metadata import version
 from typing import Any
@@ -189,9 +191,7 @@ class OpenVINOEngine:
     def _compile(self, n: int, inputs: np.ndarray) -> Any:
         openvino = _openvino()
         if self._model is None:
-            # torch's tracer notes what it traces where all threads see it. It also warns of shapes taken as constants.
-            with _converting, torch.inference_mode(), warnings_ignored(""):
-                self._model = openvino.convert_model(self.network, example_input=torch.from_numpy(inputs[:1].copy()))
+            self._model = _converted(openvino, self.network, torch.from_numpy(inputs[:1].copy()))
         model = self._model.clone()
         model.reshape(openvino.PartialShape([n, *inputs.shape[1:]]))
         options = {
@@ -199,7 +199,7 @@ class OpenVINOEngine:
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),  # in a joblib worker its share of the cores
             "PERFORMANCE_HINT": "LATENCY",
         }
-        return openvino.Core().compile_model(model, "CPU", options).create_infer_request()
+        return _core(os.getpid()).compile_model(model, "CPU", options).create_infer_request()
 
 
 _converting = threading.RLock()
@@ -294,9 +294,31 @@ def _fp32_switches(device: torch.device) -> list[Any]:
     return [backends.mkldnn.matmul, backends.mkldnn.conv] if device.type == "cpu" else []
 
 
+def _converted(openvino: Any, network: nn.Module, sample: torch.Tensor) -> Any:
+    """Return a network as a model of OpenVINO.
+
+    torch's tracer notes what it traces where all threads see it, so one network is converted at a time. The work is
+    done in a thread of its own: Ctrl-C interrupts the main thread alone, and within OpenVINO's calls of Python it would
+    end the process or pass for a failed conversion.
+    """
+
+    def convert() -> Any:
+        with torch.inference_mode(), warnings_ignored(""):  # the tracer warns of shapes taken as constants
+            return openvino.convert_model(network, example_input=sample)
+
+    with _converting, ThreadPoolExecutor(1) as thread:
+        return thread.submit(convert).result()
+
+
+@functools.cache
+def _core(pid: int) -> Any:
+    """Return OpenVINO's core of this process; it is kept, or its plugin would be unloaded under its threads."""
+    return _openvino().Core()
+
+
 @functools.cache
 def _openvino_has_bfloat16() -> bool:
-    return "BF16" in _openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "BF16" in _core(os.getpid()).get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def folded(network: CutNetwork, sample: torch.Tensor) -> CutNetwork:

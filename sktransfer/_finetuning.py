@@ -129,7 +129,8 @@ def new_network(estimator: BaseEstimator, backbone: Backbone, n_frozen: int, n_c
             keep_statistics=backbone.pretrained,
             low_precision=estimator.precision == "bfloat16",
         )
-    with_own_dropout(network, seed)
+    with_own_dropout(network.head, seed)  # the same masks whatever is frozen
+    with_own_dropout(network.stages, seed + 1_000)
     return network.to(resolve_device(estimator.device)).to(memory_format=torch.channels_last)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -69,11 +69,9 @@ class OwnDropout(nn.Module):
 
 def with_own_dropout(module: nn.Module, seed: int) -> None:
     """Replace what draws from the global generator in training, within `module`, by `OwnDropout`."""
-    for number, (name, layer) in enumerate(list(module.named_modules())):
-        own = _own(layer, seed + number)
-        if own is not None:
-            own.train(layer.training)
-            module.set_submodule(name, own)
+    own = {name: layer for name, layer in module.named_modules() if _own(layer, 0) is not None}
+    for number, (name, layer) in enumerate(own.items()):
+        module.set_submodule(name, cast(OwnDropout, _own(layer, seed + number)).train(layer.training))
 
 
 def _own(layer: Any, seed: int) -> OwnDropout | None:

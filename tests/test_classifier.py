@@ -26,7 +26,6 @@ from sktransfer import (
     FineTunedCNNClassifier,
     PretrainedCNNFeatures,
     TrainingError,
-    WeightsMismatchError,
     clear_cache,
     set_cache_limits,
 )
@@ -150,7 +149,7 @@ def test_learning_rates(tiny):
 
 
 def test_warm_start_goes_on(tiny):
-    tiny.set_params(freeze=1, lr_factor=0).fit(DIGITS, TARGET)
+    tiny.set_params(freeze=1, lr_factor=0, dropout=0).fit(DIGITS, TARGET)
     first, n_epochs = learned(tiny), len(tiny.history_)
     tiny.set_params(warm_start=True, max_epochs=0).fit(DIGITS, TARGET)
     assert same(learned(tiny), first)  # no epoch: where it was, and not at the first head
@@ -483,10 +482,11 @@ def test_ctrl_c_is_not_a_finished_fit(tiny, request):
 # --- pickles ----------------------------------------------------------------------------------------------
 
 
-def test_pickle_holds_what_was_learned_and_no_more(tiny, tmp_path):
+def test_pickle_holds_what_predicts_and_no_more(tiny, tmp_path):
     clf = tiny.set_params(freeze=5).fit(DIGITS, TARGET)
-    size = sum(value.numel() * value.element_size() for value in learned(clf).values())
-    assert len(pickle.dumps(clf)) < size + 20_000
+    frozen = clf._backbone.stages[:5].state_dict()  # their weights are in a local file, so they go along
+    size = sum(value.numel() * value.element_size() for value in [*learned(clf).values(), *frozen.values()])
+    assert size < len(pickle.dumps(clf)) < size + 30_000
     joblib.dump(clf, tmp_path / "clf.joblib")
     np.save(tmp_path / "X.npy", DIGITS)
     code = "import sys, joblib, numpy as np; c = joblib.load(sys.argv[1])\n"
@@ -504,15 +504,15 @@ def test_pickled_from_scratch_and_cloned():
     clone(back).fit(DIGITS, TARGET)
 
 
-def test_other_backbone_weights_are_refused(tiny, weights, tmp_path):
+def test_pickle_predicts_though_the_weights_file_changed(tiny, weights, tmp_path):
     state = torch.load(weights)
     path = tmp_path / "mine.pth"
     torch.save(state, path)
-    content = pickle.dumps(tiny.set_params(weights=path).fit(DIGITS, TARGET))
+    clf = tiny.set_params(weights=path).fit(DIGITS, TARGET)
+    content = pickle.dumps(clf)
     state["conv_stem.weight"][0, 0, 0, 0] += 1
     torch.save(state, path)
-    with pytest.raises(WeightsMismatchError, match="not those the estimator was fitted with"):
-        pickle.loads(content)
+    np.testing.assert_allclose(pickle.loads(content).predict_proba(DIGITS), clf.predict_proba(DIGITS), atol=1e-6)
 
 
 @pytest.mark.gpu

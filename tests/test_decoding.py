@@ -21,6 +21,7 @@ from sktransfer import _decoding
 from sktransfer._decoding import resize
 from sktransfer._exceptions import ImageError
 from sktransfer._images import as_images
+from sktransfer._warnings import warnings_ignored
 
 BAD_IMAGES = Path(__file__).parents[2] / "shared" / "data" / "bad_images"
 rng = np.random.default_rng(0)
@@ -556,12 +557,12 @@ def test_overlapping_threads_restore_the_warning_filters():
     before, inside, leave = list(warnings.filters), threading.Event(), threading.Event()
 
     def hold():
-        with _decoding._pillow_warnings_ignored():
+        with warnings_ignored("PIL"):
             inside.set()
             leave.wait(5)
 
     thread = threading.Thread(target=hold)
-    with _decoding._pillow_warnings_ignored():
+    with warnings_ignored("PIL"):
         thread.start()
         assert inside.wait(5)
     assert len(warnings.filters) == len(before) + 1

@@ -3,6 +3,8 @@
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -143,7 +145,7 @@ def test_killed_save(server, n_kills, tmp_path):
         model = sktransfer.load(tmp_path / "model")
         np.testing.assert_allclose(model.predict_proba(DIGITS), expected[model.random_state], atol=1e-6)
     assert n_killed > n_kills // 2 - 1
-    for aside in tmp_path.glob(".model-*.tmp"):
+    for aside in tmp_path.glob(".sktransfer-*.tmp"):
         os.utime(aside, (1e9, 1e9))
     (tmp_path / ".model-other.txt").touch()
     sktransfer.save(models[0], tmp_path / "model")
@@ -229,3 +231,32 @@ def test_ctrl_c_before_training(interruptible):
         clf.fit(images, [*TARGET, 0])
     assert not hasattr(clf, "net_") and not hasattr(clf, "classes_")
     clf.fit(images, [*TARGET, 0]).predict(images)
+
+
+FIRST_USE_INTERRUPTED = """
+import numpy as np, os, signal, sktransfer, threading, time
+signal.signal(signal.SIGINT, signal.default_int_handler)
+X = np.random.default_rng(0).integers(0, 256, (4, 40, 40, 3), dtype=np.uint8)
+model = sktransfer.PretrainedCNNFeatures("timm/test_efficientnet", weights=None, image_size=32).fit(X)
+start = time.perf_counter()
+model.transform(X)
+first_use = time.perf_counter() - start
+rng, n_interrupted = np.random.default_rng(0), 0
+for _ in range(12):
+    sktransfer.clear_cache()
+    timer = threading.Timer(rng.uniform(0.1, 0.7) * first_use, lambda: os.kill(os.getpid(), signal.SIGINT))
+    try:
+        timer.start()
+        model.transform(X)
+        timer.join()
+    except KeyboardInterrupt:
+        n_interrupted += 1
+assert np.isfinite(model.transform(X)).all()
+print(n_interrupted)
+"""
+
+
+def test_ctrl_c_while_the_network_is_prepared():
+    """It ended the process, or passed for a failed conversion."""
+    run = subprocess.run([sys.executable, "-c", FIRST_USE_INTERRUPTED], capture_output=True, text=True, timeout=200)
+    assert run.returncode == 0 and int(run.stdout) >= 3, run.stderr[-2000:]
