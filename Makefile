@@ -42,6 +42,8 @@ fuzz: $(VENV)/.fuzz
 	$(BIN)/python fuzz/front_door.py .fuzz/front_door -max_total_time=$(FUZZ_SECONDS) -timeout=5 -rss_limit_mb=1000
 	mkdir -p .fuzz/containers
 	$(BIN)/python fuzz/containers.py .fuzz/containers -len_control=0 -max_total_time=$(FUZZ_SECONDS) -timeout=5 -rss_limit_mb=2000
+	mkdir -p .fuzz/labels
+	$(BIN)/python fuzz/labels.py .fuzz/labels -max_total_time=$(FUZZ_SECONDS) -timeout=5 -rss_limit_mb=2000
 	$(BIN)/python fuzz/loaders.py .fuzz/loaders -max_total_time=$(FUZZ_SECONDS) -timeout=20 -rss_limit_mb=4000
 
 lint: $(VENV)/.lint
