@@ -31,7 +31,7 @@ class Hostile:
     def __eq__(self, other):
         raise RuntimeError("no comparison")
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None  # type: ignore[assignment]  # which is how Python marks what cannot be hashed
 
     def __array__(self, *args, **kwargs):
         raise RuntimeError("no array")
