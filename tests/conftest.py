@@ -2,12 +2,16 @@ import os
 
 import pytest
 
-from sktransfer import _activation_store
-
+# Read by OpenMP when torch is imported. Two runs of the tests side by side, each with a thread per core, would wait
+# for each other most of the time.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Read by scipy when it is imported; without it scikit-learn skips its array API checks.
 os.environ.setdefault("SCIPY_ARRAY_API", "1")
 # Read by matplotlib when it is imported: draw without a screen.
 os.environ.setdefault("MPLBACKEND", "Agg")
+
+from sktransfer import _activation_store  # noqa: E402 - imports what reads them
 
 
 @pytest.fixture(autouse=True)

@@ -5,8 +5,6 @@ import os
 import resource
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 import time
 
@@ -17,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from processes import fresh
 from sktransfer import FineTunedCNNClassifier, PretrainedCNNFeatures, cache_info, clear_cache, set_cache_limits
 from sktransfer._activation_store import (
     ActivationStore,
@@ -285,8 +284,7 @@ with warnings.catch_warnings(record=True) as caught:
 
 def test_full_disk_is_a_warning_and_no_cache(tmp_path):
     """No file may grow beyond 100 bytes: to the writer the same as a full disk."""
-    command = [sys.executable, "-c", FULL_DISK, str(tmp_path)]
-    out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    out = fresh(FULL_DISK, tmp_path).stdout
     assert out.strip() == "(6, 256) ['Activations cannot be written to']"
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
@@ -370,7 +368,7 @@ import numpy as np
 from sktransfer._activation_store import DiskLevel
 DiskLevel(Path({str(tmp_path)!r})).put(bytes(16), np.ones(3))
 """
-    other = subprocess.run([sys.executable, "-c", writer], check=True, capture_output=True, text=True).stdout.strip()
+    other = fresh(writer).stdout.strip()
     DiskLevel(tmp_path).put(KEYS[0], row(0))
     assert len(names) == 1 and other and names != [other]
 

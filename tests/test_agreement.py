@@ -1,8 +1,6 @@
 """The same pixels give the same features, whatever holds them and however they are computed; at full size."""
 
 import io
-import subprocess
-import sys
 from pathlib import Path
 
 import joblib
@@ -13,6 +11,7 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
+from processes import fresh
 from sktransfer import FineTunedCNNClassifier, PretrainedCNNFeatures
 
 TOLERANCE = {"rtol": 1e-5, "atol": 1e-5}
@@ -124,7 +123,7 @@ def transform(images):
 
 def test_processes(tmp_path, no_store):
     expected = transform([CHINA, FLOWER])
-    subprocess.run([sys.executable, "-c", TRANSFORM, str(tmp_path / "X.npy")], check=True)
+    fresh(TRANSFORM, tmp_path / "X.npy")
     np.testing.assert_allclose(np.load(tmp_path / "X.npy"), expected, **TOLERANCE)
     parts = joblib.Parallel(n_jobs=2)(joblib.delayed(transform)([photo]) for photo in (CHINA, FLOWER))
     np.testing.assert_allclose(np.concatenate(parts), expected, **TOLERANCE)

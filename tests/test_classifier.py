@@ -3,8 +3,6 @@
 import os
 import pickle
 import signal
-import subprocess
-import sys
 import threading
 import time
 
@@ -22,6 +20,7 @@ from sklearn.utils.validation import check_is_fitted
 from skorch.callbacks import Callback, EarlyStopping
 from torchvision.transforms import v2 as torchvision_v2
 
+from processes import fresh
 from sktransfer import (
     FineTunedCNNClassifier,
     PretrainedCNNFeatures,
@@ -491,8 +490,7 @@ def test_pickle_holds_what_predicts_and_no_more(tiny, tmp_path):
     np.save(tmp_path / "X.npy", DIGITS)
     code = "import sys, joblib, numpy as np; c = joblib.load(sys.argv[1])\n"
     code += "np.save(sys.argv[3], c.predict_proba(np.load(sys.argv[2])))"
-    arguments = [str(tmp_path / name) for name in ("clf.joblib", "X.npy", "p.npy")]
-    subprocess.run([sys.executable, "-c", code, *arguments], check=True)
+    fresh(code, *(tmp_path / name for name in ("clf.joblib", "X.npy", "p.npy")))
     np.testing.assert_array_equal(np.load(tmp_path / "p.npy"), clf.predict_proba(DIGITS))
 
 

@@ -3,8 +3,6 @@
 import gc
 import multiprocessing
 import os
-import subprocess
-import sys
 import threading
 import weakref
 
@@ -18,6 +16,7 @@ from threadpoolctl import threadpool_info
 from torch import nn
 
 import sktransfer
+from processes import fresh
 from sktransfer import FineTunedCNNClassifier, clear_cache
 from sktransfer._backbones import load_backbone
 from sktransfer._linear import OneThreadLogisticRegression, one_blas_thread
@@ -87,8 +86,7 @@ def four_models(tmp_path_factory):
 @pytest.mark.parametrize("n_processes", [1, pytest.param(20, marks=pytest.mark.slow)])
 def test_first_predictions_of_several_models_in_several_threads(four_models, n_processes):
     for _ in range(n_processes):
-        command = [sys.executable, "-c", FIRST_USE, str(four_models), "8"]
-        assert subprocess.run(command, check=True, capture_output=True, text=True).stdout == "[] []\n"
+        assert fresh(FIRST_USE, four_models, 8).stdout == "[] []\n"
 
 
 @pytest.mark.filterwarnings("default")  # scikit-learn's threads swap the filters, and torch's tracer warns
@@ -196,8 +194,7 @@ print(torch.equal(torch.rand(3), expected))
 
 
 def test_first_fit_leaves_the_users_generator_as_it_was():
-    out = subprocess.run([sys.executable, "-c", GENERATOR], check=True, capture_output=True, text=True).stdout
-    assert out == "True\n"
+    assert fresh(GENERATOR).stdout == "True\n"
 
 
 def test_global_generator_is_restored_after_an_error():
@@ -278,8 +275,7 @@ for work in (predict, lambda X: train.fit(X, y).predict_proba(X), with_torch, wi
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_forked_process_computes():
     """Servers load a model, use it once, then fork."""
-    done = subprocess.run([sys.executable, "-c", FORKED], capture_output=True, text=True, timeout=240)
-    assert done.stdout == "0 0 0 0 ", done.stdout + done.stderr
+    assert fresh(FORKED).stdout == "0 0 0 0 "
 
 
 def predict_in_pool(model):

@@ -1,7 +1,5 @@
 """`PretrainedCNNFeatures`: right features, inside scikit-learn's own tools."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import joblib
@@ -20,6 +18,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.svm import SVC
 from torchvision import models
 
+from processes import fresh
 from sktransfer import ImageError, PretrainedCNNFeatures, clear_cache, make_feature_classifier
 from sktransfer._backbones import load_backbone
 from sktransfer._engines import _openvino_has_bfloat16
@@ -273,8 +272,7 @@ def test_pickle_holds_no_weights_and_predicts_in_a_new_process(photos, files, tm
     code = (
         "import sys, joblib; p = joblib.load(sys.argv[1]); print(list(p.decision_function(joblib.load(sys.argv[2]))))"
     )
-    command = [sys.executable, "-c", code, str(tmp_path / "pipe.joblib"), str(tmp_path / "files.joblib")]
-    out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    out = fresh(code, tmp_path / "pipe.joblib", tmp_path / "files.joblib").stdout
     printed = np.array([float(word.strip("[],\n np.float64()")) for word in out.split(",")])
     np.testing.assert_allclose(printed, pipe.decision_function(files), atol=1e-5)
 

@@ -1,6 +1,5 @@
 """Grad-CAM: the map lies on the object, at whatever depth is frozen, and leaves the classifier as it was."""
 
-import subprocess
 import sys
 
 import matplotlib.pyplot as plt
@@ -11,6 +10,7 @@ from sklearn.datasets import load_digits
 from sklearn.exceptions import NotFittedError
 
 from canvas import assert_legible, pixel_at
+from processes import fresh
 from sktransfer import (
     FineTunedCNNClassifier,
     GradCAMDisplay,
@@ -250,4 +250,4 @@ def test_matplotlib_is_imported_to_plot_and_not_before():
         "import sys, sktransfer; sktransfer.GradCAMDisplay, sktransfer.FineTunedCNNClassifier;"
         "assert not {'matplotlib', 'captum'} & set(sys.modules)"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    fresh(code)

@@ -1,10 +1,7 @@
 """Processes killed at any moment, by SIGKILL or Ctrl-C: nothing is damaged, and the next run is as if nothing was."""
 
-import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 
@@ -17,6 +14,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 import sktransfer
+from processes import fresh, server
 from sktransfer import FineTunedCNNClassifier, PretrainedCNNFeatures, cache_info, clear_cache
 from sktransfer._activation_store import DiskLevel
 
@@ -37,14 +35,6 @@ def threads():
 
 
 @pytest.fixture(scope="module")
-def server():
-    """Start processes that need not import torch again, as they are copies of one that has."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["sktransfer._classifier", "sktransfer._features", "sktransfer._persistence"])
-    return context
-
-
-@pytest.fixture(scope="module")
 def paths(tmp_path_factory):
     folder, rng = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
     for i in range(60):
@@ -52,7 +42,7 @@ def paths(tmp_path_factory):
     return sorted(map(str, folder.iterdir()))
 
 
-def kill_at_random(server, n_kills, work, *arguments):
+def kill_at_random(n_kills, work, *arguments):
     """Start a process again and again, and kill it somewhere within its work; yield after each kill."""
     rng, took = np.random.default_rng(0), []
     for k in range(n_kills + 2):
@@ -90,11 +80,11 @@ def extract(paths, folder):
 
 
 @pytest.mark.parametrize("n_kills", N_KILLS)
-def test_killed_extraction(server, n_kills, paths, tmp_path):
+def test_killed_extraction(n_kills, paths, tmp_path):
     expected = PretrainedCNNFeatures(**TINY).fit_transform(paths)
     model = PretrainedCNNFeatures(**TINY, memory=tmp_path)
     n_killed = 0
-    for killed in kill_at_random(server, n_kills, extract, paths, tmp_path):
+    for killed in kill_at_random(n_kills, extract, paths, tmp_path):
         n_killed += bool(killed)
         assert rows_are_whole(tmp_path)
         clear_cache()
@@ -109,7 +99,7 @@ def fit_and_save(folder):
 
 
 @pytest.mark.parametrize("n_kills", N_KILLS)
-def test_killed_fit_and_save(server, n_kills, tmp_path):
+def test_killed_fit_and_save(n_kills, tmp_path):
     def fitted():
         clear_cache()
         return FineTunedCNNClassifier(**SCRATCH, **FLAT, freeze=1, memory=tmp_path / "cache").fit(DIGITS, TARGET)
@@ -117,7 +107,7 @@ def test_killed_fit_and_save(server, n_kills, tmp_path):
     torch.set_num_threads(1)  # as the processes do
     expected = fitted().predict_proba(DIGITS)
     n_killed = 0
-    for killed in kill_at_random(server, n_kills, fit_and_save, tmp_path):
+    for killed in kill_at_random(n_kills, fit_and_save, tmp_path):
         n_killed += bool(killed)
         assert rows_are_whole(tmp_path / "cache")
         np.testing.assert_allclose(sktransfer.load(tmp_path / "model").predict_proba(DIGITS), expected, atol=1e-6)
@@ -133,14 +123,14 @@ def save_in_turns(folder, n):
 
 
 @pytest.mark.parametrize("n_kills", N_KILLS)
-def test_killed_save(server, n_kills, tmp_path):
+def test_killed_save(n_kills, tmp_path):
     """The file is one of the two models, whole; what killed writers left is swept up by a later save."""
     models = [FineTunedCNNClassifier(**{**SCRATCH, "random_state": i}, **FLAT).fit(DIGITS, TARGET) for i in range(2)]
     for model, name in zip(models, "ab", strict=True):
         sktransfer.save(model, tmp_path / name)
     expected = [model.predict_proba(DIGITS) for model in models]
     n_killed = 0
-    for killed in kill_at_random(server, n_kills, save_in_turns, tmp_path, 20):
+    for killed in kill_at_random(n_kills, save_in_turns, tmp_path, 20):
         n_killed += bool(killed)
         model = sktransfer.load(tmp_path / "model")
         np.testing.assert_allclose(model.predict_proba(DIGITS), expected[model.random_state], atol=1e-6)
@@ -258,5 +248,4 @@ print(n_interrupted)
 
 def test_ctrl_c_while_the_network_is_prepared():
     """It ended the process, or passed for a failed conversion."""
-    run = subprocess.run([sys.executable, "-c", FIRST_USE_INTERRUPTED], capture_output=True, text=True, timeout=200)
-    assert run.returncode == 0 and int(run.stdout) >= 3, run.stderr[-2000:]
+    assert int(fresh(FIRST_USE_INTERRUPTED).stdout) >= 3

@@ -16,6 +16,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 import sktransfer
+from processes import fresh
 from sktransfer.__main__ import main
 
 CHINA, FLOWER = load_sample_images().images
@@ -30,10 +31,12 @@ COMMANDS = {  # each with what it needs beside the folder
 COUNTED = ("recommend", "compare", "train")  # those that want a folder per class
 
 
+MAIN = "import sys; from sktransfer.__main__ import main; sys.exit(main(sys.argv[1:]))"
+
+
 def run_process(*arguments, cwd, code=0):
     """Run a command, and return what it wrote to its output and to its errors."""
-    command = [sys.executable, "-m", "sktransfer", *map(str, arguments)]
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True)
+    done = fresh(MAIN, *arguments, cwd=cwd, check=False)
     assert "Traceback" not in done.stderr
     assert done.returncode == code, done.stderr
     return done.stdout, done.stderr
@@ -88,21 +91,6 @@ def test_demo_says_what_it_lacks(monkeypatch, capsys):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "elpv_dataset" else real(name))
     assert main(["demo"]) == 1
     assert "pip install 'sktransfer[demo]'" in capsys.readouterr().err
-
-
-def test_demo_runs_through(monkeypatch, capsys, tmp_path):
-    """The same path on few photos, so that it takes seconds."""
-    from sktransfer import _demo
-
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(_demo, "N_CELLS", 40)
-    monkeypatch.setattr(_demo, "IMAGE_SIZE", 32)
-    monkeypatch.setattr(_demo, "FREEZE_GRID", [7, "all"])
-    assert main(["demo"]) == 0
-    out = capsys.readouterr().out
-    assert "features + scaling + SVM" in out
-    assert "fine-tuned, freeze=all" in out
-    assert (tmp_path / "sktransfer-demo.png").stat().st_size > 10_000
 
 
 # --- what they do -----------------------------------------------------------------------------------------
@@ -248,6 +236,12 @@ def test_missing_folder(command, tmp_path):
     _, err = run_process(command, "nowhere", *COMMANDS[command], cwd=tmp_path, code=1)
     assert "Error: There is no folder 'nowhere'." in err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_module_is_the_command(tmp_path):
+    command = [sys.executable, "-m", "sktransfer", "check", "nowhere"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr == "Error: There is no folder 'nowhere'.\n"
 
 
 @pytest.mark.parametrize("command", [name for name in COMMANDS if name != "check"])  # which lists them

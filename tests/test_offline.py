@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+from processes import fresh
+
 NO_NETWORK = """
 import sys
 
@@ -30,25 +32,23 @@ print(features.shape)
 
 def test_nothing_reaches_for_the_network(tmp_path):
     """OpenVINO's telemetry, where it is installed, would report to Google at its first import."""
-    assert offline(USE, tmp_path / "model").strip() == "(8, 1280)"
+    command = [sys.executable, "-c", NO_NETWORK + USE, tmp_path / "model"]
+    out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert out.strip() == "(8, 1280)"
 
 
 def test_the_network_is_really_off():
-    out = offline("import socket\ntry: socket.create_connection(('127.0.0.1', 9))\nexcept OSError as e: print(e)")
+    code = "import socket\ntry: socket.create_connection(('127.0.0.1', 9))\nexcept OSError as e: print(e)"
+    out = fresh(NO_NETWORK + code).stdout
     assert out.startswith("network: ") and out.endswith("no network\n")
 
 
 @pytest.mark.parametrize("photos", [40, pytest.param(None, marks=pytest.mark.slow)])
-def test_demo(photos, tmp_path, monkeypatch):
+def test_demo(photos, tmp_path):
     """The whole of it, and on few photos."""
-    monkeypatch.chdir(tmp_path)
     few = f"_demo.N_CELLS, _demo.IMAGE_SIZE, _demo.FREEZE_GRID = {photos}, 32, [7]\n" if photos else ""
-    out = offline(f"from sktransfer import _demo\n{few}_demo.run()")
+    code = f"{NO_NETWORK}from sktransfer import __main__, _demo\n{few}sys.exit(__main__.main(['demo']))"
+    out = fresh(code, cwd=tmp_path, timeout=1200).stdout
     assert "network" not in out
     assert "features + scaling + SVM" in out and "fine-tuned, freeze=" in out and "Figure:" in out
-
-
-def offline(code, *arguments):
-    """Run code in a process where every reach for the network is printed and refused."""
-    command = [sys.executable, "-c", NO_NETWORK + code, *map(str, arguments)]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert (tmp_path / "sktransfer-demo.png").stat().st_size > 10_000

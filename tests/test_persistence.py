@@ -26,6 +26,7 @@ from sklearn.svm import SVC
 from skorch.callbacks import EpochScoring
 
 import sktransfer
+from processes import fresh
 from sktransfer import (
     FineTunedCNNClassifier,
     ModelFileError,
@@ -122,8 +123,7 @@ def test_predicts_the_same_in_a_new_process(lite0, how, tmp_path):
     save = {"sktransfer": sktransfer.save, "joblib": joblib.dump, "skops": skops.io.dump}[how]
     save(lite0, tmp_path / "model")
     np.save(tmp_path / "X.npy", DIGITS)
-    arguments = [how, *(str(tmp_path / name) for name in ("model", "X.npy", "p.npy"))]
-    subprocess.run([sys.executable, "-c", PREDICT, *arguments], check=True)
+    fresh(PREDICT, how, *(tmp_path / name for name in ("model", "X.npy", "p.npy")))
     np.testing.assert_array_equal(np.load(tmp_path / "p.npy"), lite0.predict_proba(DIGITS))
 
 
@@ -522,9 +522,7 @@ except OSError as error:
 def test_full_disk_leaves_the_old_file(content, tmp_path):
     """No file may grow beyond 10 kB: to the writer the same as a full disk."""
     (tmp_path / "model").write_bytes(content)
-    command = [sys.executable, "-c", FULL_DISK, str(tmp_path / "model")]
-    out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    assert "too large" in out
+    assert "too large" in fresh(FULL_DISK, tmp_path / "model").stdout
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
     assert (tmp_path / "model").read_bytes() == content
 
