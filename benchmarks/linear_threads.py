@@ -3,7 +3,7 @@
     python benchmarks/linear_threads.py
 
 Random features of the shape that EfficientNet-Lite0's stages have, ten classes, C=100. Prints seconds and ratios, which
-docs/decisions.md quotes.
+STRAT-11 in docs/design/strategies.md quotes.
 """
 
 from __future__ import annotations

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from ._persistence import load, save
     from ._ranking import RankedBackbone, rank_backbones
     from ._recommendation import Recommendation, recommend_strategy
+    from ._show_versions import show_versions
     from ._strategies import compare_strategies, make_strategies
 
 __version__ = "0.1.0"
@@ -81,6 +82,7 @@ __all__ = [
     "recommend_strategy",
     "save",
     "set_cache_limits",
+    "show_versions",
 ]
 
 _HOME = {
@@ -106,6 +108,7 @@ _HOME = {
     **dict.fromkeys(["load", "save"], "._persistence"),
     **dict.fromkeys(["RankedBackbone", "rank_backbones"], "._ranking"),
     **dict.fromkeys(["Recommendation", "recommend_strategy"], "._recommendation"),
+    "show_versions": "._show_versions",
     **dict.fromkeys(["compare_strategies", "make_strategies"], "._strategies"),
 }
 

@@ -60,7 +60,8 @@ class PretrainedCNNFeatures(TakesSettingsAlong, TransformerMixin, Portable):
         How many images to run at once. Changes speed and memory, not the result.
     engine : {"auto", "openvino", "torch"}, default="auto"
         What runs the network. ``"auto"`` takes OpenVINO on a CPU where it is installed
-        (``pip install 'sktransfer[openvino]'``), about twice as fast as torch; features agree to 1e-4 of their size.
+        (``pip install 'sktransfer[openvino]'``). It is 1.5 times as fast as torch in float32, and 2.7 times in bfloat16
+        (``docs/benchmarks/extraction.md``, arrays in memory). Features agree to 1e-4 of their size.
     precision : {"float32", "bfloat16"}, default="float32"
         Number format of convolutions. The features are float32 in both cases.
     device : str, default="auto"

@@ -35,8 +35,8 @@ class Recipe(NamedTuple):
 def resolve_recipe(estimator: BaseEstimator, n_images: int, pretrained: bool) -> Recipe:
     """Return the learning rate and the number of epochs that the classifier's parameters ask for.
 
-    What a network needs is steps: the fewer the images, the more often it sees them. Why these figures:
-    docs/decisions.md; benchmarks/recipe.py tries others.
+    What a network needs is steps: the fewer the images, the more often it sees them. TRAIN-02 in
+    docs/design/training.md explains these figures; benchmarks/recipe.py tries others.
     """
     lr, max_epochs = estimator.lr, estimator.max_epochs
     if lr == "auto":

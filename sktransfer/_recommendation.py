@@ -25,8 +25,8 @@ N_PROBED = 600  # images whose features are looked at
 MOST_FOLDS = 5
 LEAST_SKILL = 0.02  # below which a share of it means nothing, however many images show it
 
-# What the figures rest on is in docs/decisions.md, "Which strategy"; FEW and FAR on measurements, the others on the
-# literature alone.
+# docs/design/strategies.md explains FEW, SOME and MANY in STRAT-09, and FAR and SOLVED in STRAT-08. FEW and FAR rest on
+# measurements, the others on the literature alone.
 FEW = 100  # images, below which training the network itself is not worth its time
 SOME = 5_000  # images of a far domain that can teach all stages
 MANY = 50_000  # images of a far domain that can teach a network everything
@@ -138,8 +138,8 @@ def recommend_strategy(
 
     Notes
     -----
-    The rules are few, and so is the evidence for them (``docs/decisions.md``). `compare_strategies` tells what holds
-    for the images at hand.
+    The rules are few, and so is the evidence for them (STRAT-08 to STRAT-10 in ``docs/design/strategies.md``).
+    `compare_strategies` tells what holds for the images at hand.
 
     Examples
     --------

@@ -35,7 +35,7 @@ from ._validation import check_folds, check_labels
 
 LINEAR, SVM, DENSE = "features + linear", "features + SVM", "dense head"
 SHALLOW, SCRATCH = "shallow from scratch", "from scratch"
-N_VIEWS = 8  # stored views of each image; docs/decisions.md, "Which strategy"
+N_VIEWS = 8  # stored views of each image; see STRAT-04 in docs/design/strategies.md
 
 Split = tuple[np.ndarray, np.ndarray]
 

@@ -11,7 +11,11 @@ from sktransfer import PretrainedCNNFeatures, _training
 from sktransfer._finetuning import Recipe
 
 README = Path(__file__).parents[1] / "README.md"
-BLOCKS = [block for block in re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL) if ">>>" not in block]
+BLOCKS = [
+    block
+    for block in re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    if ">>>" not in block
+]
 
 
 @pytest.mark.slow
@@ -34,8 +38,8 @@ def test_blocks_run_in_order(tmp_path, monkeypatch):
 
 
 def test_every_test_that_the_docs_name_is_there():
-    tests = {path.name: path.read_text() for path in Path(__file__).parent.glob("test_*.py")}
-    promises = (README.parent / "docs" / "trust.md").read_text()
+    tests = {path.name: path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("test_*.py")}
+    promises = (README.parent / "docs" / "trust.md").read_text(encoding="utf-8")
     files, functions = set(re.findall(r"tests/(\w+\.py)", promises)), set(re.findall(r"`(test_\w+)`", promises))
     assert files <= set(tests) and len(files) > 8
     assert [name for name in functions if not any(f"def {name}(" in text for text in tests.values())] == []
