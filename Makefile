@@ -23,8 +23,9 @@ $(VENV)/.%: pyproject.toml
 demo: $(VENV)/.demo
 	$(BIN)/python -m sktransfer demo
 
+TEST_PROCESSES ?= 2
 test: $(VENV)/.test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist worksteal
 
 test-slow: $(VENV)/.test
 	$(BIN)/python -m pytest -m slow

@@ -22,7 +22,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ._backbones import Backbone
 from ._device_memory import Halving
-from ._registry import built_once, start_clean_after_fork
+from ._registry import built_once, is_forked, start_clean_after_fork
 from ._warnings import warnings_ignored
 
 CACHED_IMAGES = 8  # run at a time on a CPU; their maps stay in its cache
@@ -199,6 +199,9 @@ class OpenVINOEngine:
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),  # in a joblib worker its share of the cores
             "PERFORMANCE_HINT": "LATENCY",
         }
+        if is_forked():
+            # OpenVINO would give it threads of its parent, which wait for ever. Without a stream it computes in ours.
+            options["NUM_STREAMS"] = 0
         return _core(os.getpid()).compile_model(model, "CPU", options).create_infer_request()
 
 

@@ -22,6 +22,7 @@ _built: OrderedDict[Hashable, Any] = OrderedDict()
 _building = threading.RLock()  # an engine's builder asks for a network
 _inherited: list[Any] = []  # never used again, but their destructors would wait for threads that are not there
 _forked = False
+_has_one_thread = False
 
 
 def built_once(key: Hashable, build: Callable[[], T]) -> T:
@@ -43,26 +44,31 @@ def forget_built() -> None:
         _built.clear()
 
 
+def is_forked() -> bool:
+    """Say whether this process is a copy of another, whose threads it lacks."""
+    return _forked
+
+
 def start_clean_after_fork() -> None:
     """Let a forked process compute with one thread; call it before anything is computed.
 
     The pools of threads behind torch are not copied by a fork, and work for them would wait for ever. torch's own data
     loader does the same in its workers.
     """
-    global _forked
-    if _forked:
+    global _has_one_thread
+    if _forked and not _has_one_thread:
         import torch
 
         torch.set_num_threads(1)
-        _forked = False
+        _has_one_thread = True
 
 
 def _drop_inherited() -> None:
-    global _building, _forked
+    global _building, _forked, _has_one_thread
     _inherited.extend(_built.values())
     _built.clear()
     _building = threading.RLock()  # a thread of the parent may have held it
-    _forked = True
+    _forked, _has_one_thread = True, False
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
