@@ -32,11 +32,12 @@ from skorch import NeuralNetClassifier
 from torch import nn
 
 from rows import forget_rows
-from sktransfer import FineTunedCNNClassifier, PretrainedCNNFeatures, _keys, cache_info, set_cache_limits
-from sktransfer._activation_store import resolve_store
-from sktransfer._backbones import load_backbone
-from sktransfer._finetuning import TunedNetwork
-from sktransfer._images import as_images
+from sktransfer import FineTunedCNNClassifier, PretrainedCNNFeatures, cache_info, set_cache_limits
+from sktransfer._finetuning._network import TunedNetwork
+from sktransfer._frozen import _keys
+from sktransfer._frozen._backbones import load_backbone
+from sktransfer._frozen._store import resolve_store
+from sktransfer._images._collection import as_images
 from sktransfer.datasets import load_elpv
 
 HERE = Path(__file__).parent

@@ -19,7 +19,7 @@ from extraction import photos
 from PIL import Image
 from torchvision.io import decode_jpeg
 
-from sktransfer._decoding import rgb_from_file
+from sktransfer._images._decoding import rgb_from_file
 
 REPORT = Path(__file__).parents[1] / "docs" / "benchmarks" / "decoding.md"
 

@@ -29,8 +29,9 @@ from PIL import Image, ImageEnhance
 from sklearn.datasets import load_digits, load_sample_images
 
 from problems import CLOTHING
-from sktransfer import _duplicates, find_duplicates
-from sktransfer._images import as_images
+from sktransfer import find_duplicates
+from sktransfer._images import _duplicates
+from sktransfer._images._collection import as_images
 from sktransfer.datasets import load_elpv, load_fashion_mnist, load_image_folder, make_wallpaper_groups
 
 HERE = Path(__file__).parent

@@ -33,11 +33,11 @@ from sklearn.datasets import load_sample_image
 
 from rows import forget_rows
 from sktransfer import FineTunedCNNClassifier, PretrainedCNNFeatures, set_cache_limits
-from sktransfer._backbones import load_backbone
-from sktransfer._engines import make_engine
-from sktransfer._extraction import Extractor
-from sktransfer._images import as_images
-from sktransfer._weights import embedded_lite_weights, read_weights
+from sktransfer._frozen._backbones import load_backbone
+from sktransfer._frozen._engines import make_engine
+from sktransfer._frozen._extraction import Extractor
+from sktransfer._frozen._weights import embedded_lite_weights, read_weights
+from sktransfer._images._collection import as_images
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "extraction.json"

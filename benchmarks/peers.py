@@ -20,7 +20,7 @@ from torch import nn
 from torchvision.transforms import v2
 
 from problems import Problem
-from sktransfer._backbones import load_backbone
+from sktransfer._frozen._backbones import load_backbone
 
 BACKBONE = "efficientnet_lite0"
 

@@ -26,7 +26,8 @@ from skorch.callbacks import Callback
 from accuracy import DOCS, machine
 from problems import Problem, load
 from rows import forget_rows
-from sktransfer import FineTunedCNNClassifier, _training
+from sktransfer import FineTunedCNNClassifier
+from sktransfer._finetuning import _training
 
 RESULTS = Path(__file__).parent / "results" / "recipe.jsonl"
 PROBLEMS = ["elpv", "clothing", "wallpaper-natural-60", "fashion-1000"]

@@ -42,7 +42,7 @@ from sktransfer import (
     compare_strategies,
     recommend_strategy,
 )
-from sktransfer._extraction import Extractor
+from sktransfer._frozen._extraction import Extractor
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "strategies.jsonl"

@@ -21,7 +21,7 @@ with atheris.instrument_imports(include=["sktransfer"]):
     from PIL import Image
 
     from sktransfer._exceptions import ImageError
-    from sktransfer._images import as_images, is_flat
+    from sktransfer._images._collection import as_images, is_flat
 
 warnings.simplefilter("ignore")
 Image.MAX_IMAGE_PIXELS = 2**20

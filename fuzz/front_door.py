@@ -16,7 +16,7 @@ with atheris.instrument_imports(include=["PIL", "sktransfer"]):
     from PIL import Image
 
     from sktransfer._exceptions import ImageError
-    from sktransfer._images import as_images
+    from sktransfer._images._collection import as_images
 
 Image.MAX_IMAGE_PIXELS = 2**20  # a megapixel is enough to go wrong, and quick
 

@@ -19,11 +19,11 @@ from typing import Any
 
 import atheris
 
-with atheris.instrument_imports(include=["skops.io", "sktransfer._persistence", "sktransfer._weights"]):
+with atheris.instrument_imports(include=["skops.io", "sktransfer._persistence", "sktransfer._frozen._weights"]):
     import skops.io  # noqa: F401 - imported to be instrumented
 
+    from sktransfer._frozen._weights import read_weights
     from sktransfer._persistence import _framed, load
-    from sktransfer._weights import read_weights
 
 from seeds import fitted_models, packed_with
 from sklearn.base import BaseEstimator

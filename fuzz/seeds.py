@@ -19,7 +19,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from sktransfer import FineTunedCNNClassifier, PretrainedCNNFeatures
-from sktransfer._decoding import readable_formats
+from sktransfer._images._decoding import readable_formats
 from sktransfer._persistence import _framed, _packed
 
 REAL_FILES = Path(__file__).parents[2] / "shared" / "data" / "bad_images"

@@ -10,11 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from . import datasets
-    from ._activation_store import CacheInfo, cache_info, clear_cache, set_cache_limits
-    from ._backbones import list_backbones
-    from ._bad_images import find_bad_images
     from ._classifier import FineTunedCNNClassifier
-    from ._comparison import StrategyComparison
     from ._displays import (
         FreezeDepthDisplay,
         GradCAMDisplay,
@@ -22,7 +18,6 @@ if TYPE_CHECKING:
         StrategyComparisonDisplay,
         TrainingHistoryDisplay,
     )
-    from ._duplicates import find_duplicates
     from ._exceptions import (
         BackboneError,
         BadImage,
@@ -37,11 +32,17 @@ if TYPE_CHECKING:
         WeightsNotFoundError,
     )
     from ._features import PretrainedCNNFeatures, make_feature_classifier
+    from ._frozen._backbones import list_backbones
+    from ._frozen._store import CacheInfo, cache_info, clear_cache, set_cache_limits
+    from ._images._bad_images import find_bad_images
+    from ._images._duplicates import find_duplicates
     from ._persistence import load, save
-    from ._ranking import RankedBackbone, rank_backbones
-    from ._recommendation import Recommendation, recommend_strategy
     from ._show_versions import show_versions
-    from ._strategies import compare_strategies, make_strategies
+    from ._strategies._candidates import make_strategies
+    from ._strategies._race import compare_strategies
+    from ._strategies._ranking import RankedBackbone, rank_backbones
+    from ._strategies._recommendation import Recommendation, recommend_strategy
+    from ._strategies._result import StrategyComparison
 
 __version__ = "0.1.0"
 
@@ -86,9 +87,9 @@ __all__ = [
 ]
 
 _HOME = {
-    **dict.fromkeys(["CacheInfo", "cache_info", "clear_cache", "set_cache_limits"], "._activation_store"),
+    **dict.fromkeys(["CacheInfo", "cache_info", "clear_cache", "set_cache_limits"], "._frozen._store"),
     "FineTunedCNNClassifier": "._classifier",
-    "StrategyComparison": "._comparison",
+    "StrategyComparison": "._strategies._result",
     **dict.fromkeys(["PretrainedCNNFeatures", "make_feature_classifier"], "._features"),
     **dict.fromkeys(
         [
@@ -102,14 +103,15 @@ _HOME = {
     ),
     # Not for users, but named in saved models, so that their file may be moved.
     **dict.fromkeys(["CheckedGridSearchCV", "OneThreadLogisticRegression"], "._linear"),
-    "find_bad_images": "._bad_images",
-    "find_duplicates": "._duplicates",
-    "list_backbones": "._backbones",
+    "find_bad_images": "._images._bad_images",
+    "find_duplicates": "._images._duplicates",
+    "list_backbones": "._frozen._backbones",
     **dict.fromkeys(["load", "save"], "._persistence"),
-    **dict.fromkeys(["RankedBackbone", "rank_backbones"], "._ranking"),
-    **dict.fromkeys(["Recommendation", "recommend_strategy"], "._recommendation"),
+    **dict.fromkeys(["RankedBackbone", "rank_backbones"], "._strategies._ranking"),
+    **dict.fromkeys(["Recommendation", "recommend_strategy"], "._strategies._recommendation"),
     "show_versions": "._show_versions",
-    **dict.fromkeys(["compare_strategies", "make_strategies"], "._strategies"),
+    "compare_strategies": "._strategies._race",
+    "make_strategies": "._strategies._candidates",
 }
 
 

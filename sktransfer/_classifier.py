@@ -11,25 +11,25 @@ from sklearn.utils import check_random_state, compute_sample_weight
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
-from ._backbones import Backbone, load_backbone
-from ._device_memory import Halving
-from ._engines import resolve_device
 from ._exceptions import WeightsMismatchError
-from ._finetuning import new_network, resolve_recipe
-from ._inputs import (
+from ._finetuning._network import new_network
+from ._finetuning._recipe import resolve_recipe, resolve_tta
+from ._finetuning._training import OngoingTraining, check_net_params, new_net, train
+from ._finetuning._training_data import Examples, FrozenBody, make_views
+from ._frozen._augmentation import AUGMENTATIONS
+from ._frozen._backbones import Backbone, load_backbone
+from ._frozen._device_memory import Halving
+from ._frozen._engines import resolve_device
+from ._images._pillow_settings import TakesSettingsAlong
+from ._parameters import (
     SHARED_CONSTRAINTS,
     as_seen,
-    check_images,
     make_extractor,
     resolve_freeze,
 )
 from ._portable import Portable, whole_or_nothing
-from ._preprocessing import AUGMENTATIONS
 from ._registry import start_clean_after_fork
-from ._settings import TakesSettingsAlong
-from ._training import OngoingTraining, check_net_params, new_net, train
-from ._training_data import Examples, FrozenBody, make_views, resolve_tta
-from ._validation import check_class_sizes, check_labels, encoded
+from ._validation import check_class_sizes, check_images, check_labels, encoded
 
 
 class FineTunedCNNClassifier(TakesSettingsAlong, ClassifierMixin, Portable):

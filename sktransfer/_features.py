@@ -11,14 +11,15 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from ._backbones import Backbone, load_backbone
-from ._bad_images import listed
-from ._engines import POOLINGS, feature_counts
-from ._inputs import SHARED_CONSTRAINTS, as_seen, check_images, make_extractor, resolve_stage
+from ._frozen._backbones import Backbone, load_backbone
+from ._frozen._engines import POOLINGS, feature_counts
+from ._images._bad_images import listed
+from ._images._pillow_settings import TakesSettingsAlong
 from ._linear import CheckedGridSearchCV, OneThreadLogisticRegression
+from ._parameters import SHARED_CONSTRAINTS, as_seen, make_extractor, resolve_stage
 from ._portable import Portable, whole_or_nothing
 from ._registry import start_clean_after_fork
-from ._settings import TakesSettingsAlong
+from ._validation import check_images
 
 
 class PretrainedCNNFeatures(TakesSettingsAlong, TransformerMixin, Portable):

@@ -140,7 +140,7 @@ def load(
     >>> model.predict(["photo.jpg"])  # doctest: +SKIP
     array(['palace'], dtype='<U6')
     """
-    from ._engines import resolve_device
+    from ._frozen._engines import resolve_device
     from ._portable import placed
 
     if device is not None:

@@ -18,10 +18,10 @@ from typing import Any
 import torch
 from sklearn.base import BaseEstimator
 
-from ._backbones import Backbone, backbone_with, load_backbone
-from ._engines import resolve_device
 from ._exceptions import ModelFileError, WeightsMismatchError
-from ._preprocessing import Preprocessing
+from ._frozen._backbones import Backbone, backbone_with, load_backbone
+from ._frozen._engines import resolve_device
+from ._frozen._preprocessing import Preprocessing
 
 _place: ContextVar[dict[str, Any] | None] = ContextVar("place", default=None)
 

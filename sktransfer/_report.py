@@ -8,7 +8,8 @@ from html import escape
 from pathlib import Path
 
 from . import __version__
-from ._comparison import StrategyComparison, spread
+from ._strategies._result import StrategyComparison
+from ._summaries import spread
 
 _PAGE = """<!doctype html>
 <html lang="en">

@@ -124,7 +124,7 @@ def _thread_pools() -> Section:
 
 
 def _caches() -> Section:
-    from ._activation_store import _limits, cache_info
+    from ._frozen._store import _limits, cache_info
 
     settings = {name: os.environ.get(name, "not set") for name in ENVIRONMENT}
     return {

@@ -12,9 +12,12 @@ from collections.abc import Iterable, Mapping, Set
 from typing import Any
 
 import numpy as np
+from sklearn.base import BaseEstimator
 from sklearn.exceptions import DataConversionWarning
+from sklearn.utils.validation import validate_data
 
 from ._exceptions import LabelError
+from ._images._collection import Images, as_images, is_flat
 
 _LISTED = 10  # rows or labels that one message names
 _SHORT = reprlib.Repr()
@@ -263,3 +266,19 @@ def _refuse_missing(rows: Any) -> None:
             f"is missing (None or NaN) at row{'s' if len(rows) > 1 else ''} {named}{more}. Leave these images out, "
             "or give them a label."
         )
+
+
+def check_images(estimator: BaseEstimator, X: Any, *, reset: bool) -> Images:
+    """Return `X` as images. Flat rows pass through scikit-learn's own checks first.
+
+    Parameters
+    ----------
+    estimator : BaseEstimator
+        With the parameters ``image_shape`` and ``value_range``.
+    X : anything the users call images
+    reset : bool
+        True in ``fit``, which records ``n_features_in_`` and ``feature_names_in_`` of flat rows.
+    """
+    if is_flat(X, estimator.image_shape):
+        X = validate_data(estimator, X, reset=reset)
+    return as_images(X, image_shape=estimator.image_shape, value_range=estimator.value_range)

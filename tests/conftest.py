@@ -11,14 +11,14 @@ os.environ.setdefault("SCIPY_ARRAY_API", "1")
 # Read by matplotlib when it is imported: draw without a screen.
 os.environ.setdefault("MPLBACKEND", "Agg")
 
-from sktransfer import _activation_store  # noqa: E402 - imports what reads them
+from sktransfer._frozen import _store  # noqa: E402 - imports what reads them
 
 
 @pytest.fixture(autouse=True)
 def empty_store():
     """No test is fed by what another one stored."""
-    _activation_store.set_cache_limits(memory_mb=512, disk_mb=10_000)
-    _activation_store._memory.clear()  # clear_cache would drop the engines too, which take seconds to build
+    _store.set_cache_limits(memory_mb=512, disk_mb=10_000)
+    _store._memory.clear()  # clear_cache would drop the engines too, which take seconds to build
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def no_store():
 @pytest.fixture
 def computed(monkeypatch):
     """Record how many images pass through a backbone, and from which stage on."""
-    from sktransfer._engines import OpenVINOEngine, TorchEngine
+    from sktransfer._frozen._engines import OpenVINOEngine, TorchEngine
 
     counts = []
     for engine in (OpenVINOEngine, TorchEngine):

@@ -10,8 +10,8 @@ from safetensors.torch import save_file
 from torchvision import models
 
 from sktransfer import BackboneError, UnknownBackboneError, WeightsMismatchError, WeightsNotFoundError, list_backbones
-from sktransfer._backbones import _architecture, load_backbone
-from sktransfer._stages import split_into_stages
+from sktransfer._frozen._backbones import _architecture, load_backbone
+from sktransfer._frozen._stages import split_into_stages
 
 
 def test_list_has_all_sources_and_no_transformers():

@@ -28,7 +28,7 @@ from sktransfer import (
     clear_cache,
     set_cache_limits,
 )
-from sktransfer._backbones import load_backbone
+from sktransfer._frozen._backbones import load_backbone
 
 DIGITS, TARGET = load_digits(n_class=3, return_X_y=True)
 DIGITS, TARGET = DIGITS[:90], np.array(["zero", "one", "two"])[TARGET[:90]]

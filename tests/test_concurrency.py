@@ -18,7 +18,7 @@ from torch import nn
 import sktransfer
 from processes import fresh
 from sktransfer import FineTunedCNNClassifier, clear_cache
-from sktransfer._backbones import load_backbone
+from sktransfer._frozen._backbones import load_backbone
 from sktransfer._linear import OneThreadLogisticRegression, one_blas_thread
 from sktransfer._random import OwnDropout, global_generator, with_own_dropout
 from sktransfer._registry import LIMIT, built_once

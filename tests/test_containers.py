@@ -6,7 +6,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from sktransfer import ImageError, PretrainedCNNFeatures
-from sktransfer._images import as_images, is_flat
+from sktransfer._images._collection import as_images, is_flat
 
 GREY = np.random.default_rng(0).integers(0, 256, (3, 7, 5), dtype=np.uint8)
 TINY = {"backbone": "timm/test_efficientnet", "weights": None, "image_size": 32}

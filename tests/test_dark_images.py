@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from sktransfer import PretrainedCNNFeatures, find_bad_images, find_duplicates
-from sktransfer._images import as_images
+from sktransfer._images._collection import as_images
 
 rng = np.random.default_rng(0)
 TINY = {"backbone": "timm/test_efficientnet", "weights": None, "image_size": 32}

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from sktransfer import _decoding
-from sktransfer._decoding import resize
 from sktransfer._exceptions import ImageError
-from sktransfer._images import as_images
+from sktransfer._images import _decoding
+from sktransfer._images._collection import as_images
+from sktransfer._images._decoding import resize
 from sktransfer._warnings import warnings_ignored
 
 BAD_IMAGES = Path(__file__).parents[2] / "shared" / "data" / "bad_images"

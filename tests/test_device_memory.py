@@ -7,9 +7,9 @@ import torch
 from sklearn.datasets import load_digits
 
 from sktransfer import DeviceMemoryError, FineTunedCNNClassifier, PretrainedCNNFeatures
-from sktransfer._device_memory import Halving, is_out_of_memory
-from sktransfer._engines import CutNetwork
-from sktransfer._finetuning import TunedNetwork
+from sktransfer._finetuning._network import TunedNetwork
+from sktransfer._frozen._device_memory import Halving, is_out_of_memory
+from sktransfer._frozen._engines import CutNetwork
 from sktransfer._registry import forget_built
 
 DIGITS, TARGET = load_digits(n_class=3, return_X_y=True)

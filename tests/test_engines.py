@@ -7,8 +7,8 @@ from joblib import Parallel, delayed
 from torch import nn
 
 from sktransfer import PretrainedCNNFeatures, clear_cache
-from sktransfer._backbones import load_backbone
-from sktransfer._engines import CutNetwork, OpenVINOEngine, TorchEngine, folded, make_engine, resolve_engine
+from sktransfer._frozen._backbones import load_backbone
+from sktransfer._frozen._engines import CutNetwork, OpenVINOEngine, TorchEngine, folded, make_engine, resolve_engine
 
 CPU = torch.device("cpu")
 CANVASES = np.random.default_rng(0).integers(0, 256, (11, 64, 64, 3), dtype=np.uint8)

@@ -10,10 +10,12 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 
 from sktransfer import ImageError, cache_info, set_cache_limits
-from sktransfer._activation_store import resolve_store
-from sktransfer._backbones import load_backbone
-from sktransfer._extraction import Extractor, Views, _map_ahead, _own_place
-from sktransfer._images import as_images
+from sktransfer._frozen._augmentation import Views
+from sktransfer._frozen._backbones import load_backbone
+from sktransfer._frozen._extraction import Extractor, _own_place
+from sktransfer._frozen._store import resolve_store
+from sktransfer._images._collection import as_images
+from sktransfer._progress import map_ahead
 
 
 def extractor(memory=None, **options):
@@ -49,12 +51,12 @@ def test_order_is_kept_whatever_is_ready_first(workers):
         time.sleep(0.01 * (i % 3 == 0))
         return i
 
-    assert list(_map_ahead(slow_at_times, range(20), workers, depth=5)) == list(range(20))
+    assert list(map_ahead(slow_at_times, range(20), workers, depth=5)) == list(range(20))
 
 
 def test_looks_ahead_but_not_far_and_stops_early():
     seen = []
-    results = _map_ahead(seen.append, range(1000), 2, depth=10)
+    results = map_ahead(seen.append, range(1000), 2, depth=10)
     next(results)
     time.sleep(0.2)
     assert len(seen) == 11
@@ -95,7 +97,7 @@ def test_blocks_cover_everything_in_order(no_store):
 
 def test_large_results_spill_to_a_file(monkeypatch):
     expected = extractor().run(pictures(), [2], None)
-    monkeypatch.setattr("sktransfer._extraction.SPILL_BYTES", 1000)
+    monkeypatch.setattr("sktransfer._frozen._extraction.SPILL_BYTES", 1000)
     spilled = extractor().run(pictures(), [2], None, spill=True)
     assert isinstance(spilled, np.memmap)
     np.testing.assert_array_equal(spilled, expected)
@@ -158,7 +160,7 @@ def test_store_that_is_off_computes_each_time(computed, no_store):
 def test_folder_serves_a_process_with_an_empty_memory(computed, tmp_path, monkeypatch):
     set_cache_limits(memory_mb=0)
     first = extractor(tmp_path).run(pictures(), [6], "avg")
-    monkeypatch.setattr("sktransfer._extraction._own_place", lambda n: n // 2)
+    monkeypatch.setattr("sktransfer._frozen._extraction._own_place", lambda n: n // 2)
     np.testing.assert_array_equal(extractor(tmp_path).run(pictures(), [6], "avg"), first)
     assert sum(n for _, n in computed) == 10
     assert cache_info(tmp_path).entries == 10

@@ -20,9 +20,9 @@ from torchvision import models
 
 from processes import fresh
 from sktransfer import ImageError, PretrainedCNNFeatures, clear_cache, make_feature_classifier
-from sktransfer._backbones import load_backbone
-from sktransfer._engines import _openvino_has_bfloat16
-from sktransfer._weights import embedded_lite_weights, read_weights
+from sktransfer._frozen._backbones import load_backbone
+from sktransfer._frozen._engines import _openvino_has_bfloat16
+from sktransfer._frozen._weights import embedded_lite_weights, read_weights
 
 PHOTOS = load_sample_images().images
 TINY = {"backbone": "timm/test_efficientnet", "weights": None, "image_size": 32}

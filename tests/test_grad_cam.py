@@ -15,8 +15,8 @@ from sktransfer import (
     FineTunedCNNClassifier,
     GradCAMDisplay,
 )
-from sktransfer._finetuning import whole_network
-from sktransfer._inputs import resolve_backbone
+from sktransfer._finetuning._network import whole_network
+from sktransfer._parameters import resolve_backbone
 
 DIGITS, TARGET = load_digits(n_class=3, return_X_y=True)
 DIGITS, TARGET = DIGITS[:90], np.array(["zero", "one", "two"])[TARGET[:90]]

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from sktransfer._exceptions import ImageError
-from sktransfer._images import Images, as_images, is_flat
+from sktransfer._images._collection import Images, as_images, is_flat
 
 BAD_IMAGES = Path(__file__).parents[2] / "shared" / "data" / "bad_images"
 rng = np.random.default_rng(0)

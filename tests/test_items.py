@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from sktransfer import ImageError, PretrainedCNNFeatures, find_bad_images
-from sktransfer._images import as_images
+from sktransfer._images._collection import as_images
 
 RGB = np.random.default_rng(0).integers(0, 256, (7, 5, 3), dtype=np.uint8)
 TINY = {"backbone": "timm/test_efficientnet", "weights": None, "image_size": 32}
@@ -49,7 +49,7 @@ def opening_fails(monkeypatch):
         def broken(*arguments, **options):
             raise OSError(number, words)
 
-        monkeypatch.setattr("sktransfer._items.open", broken, raising=False)
+        monkeypatch.setattr("sktransfer._images._items.open", broken, raising=False)
 
     return fail
 
@@ -89,7 +89,7 @@ def test_too_many_open_files(path):
 
 
 def test_memory_error_is_no_bad_image(monkeypatch):
-    monkeypatch.setattr("sktransfer._decoding._pillow_levels", lambda *_: (_ for _ in ()).throw(MemoryError()))
+    monkeypatch.setattr("sktransfer._images._decoding._pillow_levels", lambda *_: (_ for _ in ()).throw(MemoryError()))
     with pytest.raises(MemoryError) as caught:
         as_images([RGB, Image.fromarray(RGB)])[1]
     assert caught.value.__notes__ == ["While reading image 1 (PIL image of size 5x7, mode RGB)."]

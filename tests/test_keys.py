@@ -13,11 +13,11 @@ import torch
 from PIL import Image, ImageFile
 
 from sktransfer import PretrainedCNNFeatures, cache_info, rank_backbones
-from sktransfer._decoding import decoder_identity
-from sktransfer._engines import engine_identity
-from sktransfer._images import as_images
-from sktransfer._keys import Origin, _known_files, fingerprint, row_key
-from sktransfer._preprocessing import Preprocessing
+from sktransfer._frozen._engines import engine_identity
+from sktransfer._frozen._keys import Origin, _known_files, fingerprint, row_key
+from sktransfer._frozen._preprocessing import Preprocessing
+from sktransfer._images._collection import as_images
+from sktransfer._images._decoding import decoder_identity
 
 TINY = {"backbone": "timm/test_efficientnet", "weights": None, "image_size": 32}
 ORIGIN = Origin("network", Preprocessing((8, 8)), "auto", "decoder", "engine", (1,), "avg")
@@ -153,7 +153,7 @@ def test_switches_of_precision_are_in_the_identity_of_an_engine():
 def test_processors_with_and_without_bfloat16_do_not_share_rows(monkeypatch):
     identities = set()
     for has in (True, False):
-        monkeypatch.setattr("sktransfer._engines._openvino_has_bfloat16", lambda has=has: has)
+        monkeypatch.setattr("sktransfer._frozen._engines._openvino_has_bfloat16", lambda has=has: has)
         identities.add(engine_identity("openvino", CPU, "bfloat16"))
     assert len(identities) == 2
 
@@ -214,7 +214,7 @@ def opened(monkeypatch):
         counts[str(name)] = counts.get(str(name), 0) + 1
         return open(name, *args, **kwargs)
 
-    monkeypatch.setattr("sktransfer._items.open", counting, raising=False)
+    monkeypatch.setattr("sktransfer._images._items.open", counting, raising=False)
     return counts
 
 
@@ -255,9 +255,9 @@ def test_file_replaced_while_it_is_read_leaves_no_wrong_row(tmp_path):
         stored = features.transform(contents)  # bytes: the same content, so the same keys
         assert cache_info().misses <= 4
         clear = PretrainedCNNFeatures(**{**TINY, "image_size": size}, batch_size=1).fit(contents)
-        from sktransfer import _activation_store
+        from sktransfer._frozen import _store
 
-        _activation_store._memory.clear()
+        _store._memory.clear()
         np.testing.assert_allclose(stored, clear.transform(contents), atol=1e-4)
 
 

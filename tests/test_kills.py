@@ -16,7 +16,7 @@ from sklearn.datasets import load_digits
 import sktransfer
 from processes import fresh, server
 from sktransfer import FineTunedCNNClassifier, PretrainedCNNFeatures, cache_info, clear_cache
-from sktransfer._activation_store import DiskLevel
+from sktransfer._frozen._store import DiskLevel
 
 N_KILLS = [6, pytest.param(50, marks=pytest.mark.slow)]
 TINY = {"backbone": "timm/test_efficientnet", "weights": None, "image_size": 32, "engine": "torch", "batch_size": 4}

@@ -218,7 +218,7 @@ def test_trouble_of_the_machine_names_the_image(photos, monkeypatch):
     def no_memory(*_, **__):
         raise MemoryError
 
-    monkeypatch.setattr("sktransfer._decoding._pillow_levels", no_memory)
+    monkeypatch.setattr("sktransfer._images._decoding._pillow_levels", no_memory)
     _, err = run("check", photos, "--quiet", cwd=photos.parent, code=1)
     assert err.startswith("Error: Not enough memory. While reading image ") and "photos/china/" in err
 

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from sktransfer import ImageError
-from sktransfer._images import as_images
+from sktransfer._images._collection import as_images
 
 REAL = Path(__file__).parents[2] / "shared" / "data" / "bad_images"
 SECONDS, MEGABYTES = 5, 1000  # that one file may take

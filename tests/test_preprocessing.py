@@ -8,7 +8,8 @@ from timm.data.transforms_factory import transforms_imagenet_eval
 from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms._presets import ImageClassification
 
-from sktransfer._preprocessing import AUGMENTATIONS, Preprocessing, _jitter, augment_canvas, resolve_augmentation
+from sktransfer._frozen._augmentation import AUGMENTATIONS, _jitter, augment_canvas, resolve_augmentation
+from sktransfer._frozen._preprocessing import Preprocessing
 
 TIMM_OPTIONS = [(224, 0.875, "center"), (160, 0.95, "center"), (224, 1.0, "squash"), ((96, 128), 0.9, "center")]
 SIZES = [(427, 640), (300, 300), (61, 50), (1000, 333), (224, 256)]

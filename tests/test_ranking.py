@@ -8,7 +8,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 
 from sktransfer import ImageError, PretrainedCNNFeatures, TrainingError, UnknownBackboneError, rank_backbones
-from sktransfer._ranking import PROBE_C, logme
+from sktransfer._strategies._ranking import PROBE_C, logme
 
 DIGITS = {"image_shape": (8, 8), "value_range": (0, 16), "image_size": 64}
 X, Y = load_digits(n_class=4, return_X_y=True)

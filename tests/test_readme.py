@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sktransfer import PretrainedCNNFeatures, _training
-from sktransfer._finetuning import Recipe
+from sktransfer import PretrainedCNNFeatures
+from sktransfer._finetuning import _training
+from sktransfer._finetuning._recipe import Recipe
 
 README = Path(__file__).parents[1] / "README.md"
 BLOCKS = [

@@ -3,9 +3,10 @@ import pandas as pd
 import pytest
 from sklearn.datasets import load_digits
 
-from sktransfer import _recommendation, make_strategies, recommend_strategy
-from sktransfer._costs import Cost
-from sktransfer._recommendation import FAR, FEW, MANY, SOLVED, SOME, _advice, _probe, _skill_and_distance
+from sktransfer import make_strategies, recommend_strategy
+from sktransfer._strategies import _recommendation
+from sktransfer._strategies._fit_times import Cost
+from sktransfer._strategies._recommendation import FAR, FEW, MANY, SOLVED, SOME, _advice, _probe, _skill_and_distance
 
 DIGITS = {"image_shape": (8, 8), "value_range": (0, 16), "image_size": 64}
 X, Y = load_digits(n_class=4, return_X_y=True)

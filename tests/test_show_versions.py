@@ -47,7 +47,7 @@ def test_report_names_versions_system_and_settings(report):
 
 
 def test_device_and_engine_are_those_that_auto_takes(report):
-    from sktransfer._engines import resolve_device, resolve_engine
+    from sktransfer._frozen._engines import resolve_device, resolve_engine
 
     device = resolve_device("auto")
     lines = report()

@@ -6,7 +6,7 @@ import torch
 from torchvision import models
 
 from sktransfer._exceptions import BackboneError
-from sktransfer._stages import split_into_stages
+from sktransfer._frozen._stages import split_into_stages
 
 TORCHVISION = {
     # name: number of stages

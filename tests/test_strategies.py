@@ -30,7 +30,7 @@ from sktransfer import (
     find_duplicates,
     make_strategies,
 )
-from sktransfer._costs import Cost
+from sktransfer._strategies._fit_times import Cost
 
 DIGITS = {"image_shape": (8, 8), "value_range": (0, 16), "image_size": 64}
 FROZEN = ["features + linear", "features + SVM", "dense head"]
@@ -591,7 +591,7 @@ def test_a_column_of_images_beside_numbers(digits, tmp_path, computed):
     assert comparison.scores_["both"].mean() > 0.8
     assert comparison.best_estimator_.score(frame, y) > 0.9
     assert comparison.best_estimator_[0].named_transformers_["image"].memory is None
-    from sktransfer._costs import measure_cost
+    from sktransfer._strategies._fit_times import measure_cost
 
     assert measure_cost(model, frame, y, anew=True).frozen > 0
 

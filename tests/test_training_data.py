@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from sktransfer._training_data import EvenBatches, TrainingSet
+from sktransfer._finetuning._training_data import EvenBatches, TrainingSet
 
 
 class Identity:

@@ -209,7 +209,7 @@ def test_early_stopping_needs_two_images_of_each_class():
 
 
 def test_early_stopping_trains_on_the_share_it_is_told_of_each_class(monkeypatch):
-    from sktransfer import _training
+    from sktransfer._finetuning import _training
 
     labels = np.repeat([0, 1, 2], [100, 40, 3])
     clf = FineTunedCNNClassifier(early_stopping=True, validation_fraction=0.2)

@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 
 import sktransfer
 from sktransfer import WeightsMismatchError, WeightsNotFoundError
-from sktransfer._backbones import load_backbone
-from sktransfer._weights import embedded_lite_weights, fetch_weights, read_weights, weights_checksum
+from sktransfer._frozen._backbones import load_backbone
+from sktransfer._frozen._weights import embedded_lite_weights, fetch_weights, read_weights, weights_checksum
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .._comparison import best_of
+from .._summaries import best_of, duration
 from ._panels import axes_or_new
 
 
@@ -118,11 +118,3 @@ class StrategyComparisonDisplay:
         self.seconds_ax_.tick_params(length=0)
         self.ax_, self.figure_ = ax, ax.figure
         return self
-
-
-def duration(seconds: float) -> str:
-    """Say how long that is, to two digits: ``3.4 s``, ``25 s``, ``4.2 min``, ``2.5 h``."""
-    for unit, length in (("h", 3600), ("min", 60)):
-        if seconds >= 1.5 * length:
-            return f"{seconds / length:.{1 if seconds < 10 * length else 0}f} {unit}"
-    return f"{seconds:.{1 if seconds < 10 else 0}f} s"

@@ -10,8 +10,8 @@ import numpy as np
 from sklearn.base import BaseEstimator, clone
 from sklearn.utils.validation import check_is_fitted
 
-from .._backbones import load_backbone
-from .._inputs import resolve_freeze
+from .._frozen._backbones import load_backbone
+from .._parameters import resolve_freeze
 from ._panels import axes_or_new
 
 

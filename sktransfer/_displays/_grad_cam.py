@@ -9,9 +9,10 @@ import torch
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from .._engines import CACHED_IMAGES, resolve_device
-from .._finetuning import whole_network
-from .._inputs import as_seen, check_images, make_extractor, resolve_stage
+from .._finetuning._network import whole_network
+from .._frozen._engines import CACHED_IMAGES, resolve_device
+from .._parameters import as_seen, make_extractor, resolve_stage
+from .._validation import check_images
 from ._panels import IMAGE_SIDE, check_display_labels, require, sheet, write_caption
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_consistent_length, column_or_1d
 
-from .._images import as_images
+from .._images._collection import as_images
 from ._panels import IMAGE_SIDE, THUMBNAIL, check_display_labels, sheet, thumbnail, write_caption
 
 

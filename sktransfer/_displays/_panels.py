@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .._decoding import resize
+from .._images._decoding import resize
 
 CAPTION_SIZE = 9  # points
 LINE_HEIGHT = 1.35  # of a caption, in its font size

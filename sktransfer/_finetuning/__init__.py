@@ -1,0 +1,1 @@
+"""What is trained, and how: read `_network` first, then `_training`."""

@@ -1,0 +1,169 @@
+"""The network that is trained: the stages after the cut and a new head, which begins as a logistic regression."""
+
+from __future__ import annotations
+
+import copy
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator
+from sklearn.preprocessing import StandardScaler
+from torch import nn
+
+from .._frozen._backbones import Backbone
+from .._frozen._engines import CACHED_IMAGES, CutNetwork, feature_counts, pool, resolve_device
+from .._linear import OneThreadLogisticRegression
+from .._random import global_generator, with_own_dropout
+
+
+class TunedNetwork(nn.Module):
+    """The stages after the cut, pooling, and a new head.
+
+    Parameters
+    ----------
+    stages : torch.nn.Sequential
+        What lies after the cut; may be empty.
+    n_features : int
+        Number of pooled features.
+    n_classes : int
+    head_hidden : sequence of int
+        Widths of dense layers before the last.
+    dropout : float
+        Before each dense layer of the head.
+    keep_statistics : bool
+        BatchNorm of the stages normalises by its stored statistics in training too, and keeps them. Batches
+        of a small data set are too few to estimate new ones.
+    low_precision : bool
+        Compute in bfloat16 where it is safe (autocast).
+    """
+
+    def __init__(
+        self,
+        stages: nn.Sequential,
+        n_features: int,
+        n_classes: int,
+        *,
+        head_hidden: Sequence[int] = (),
+        dropout: float = 0.0,
+        keep_statistics: bool = True,
+        low_precision: bool = False,
+    ) -> None:
+        super().__init__()
+        self.stages = stages
+        self.head = _dense_head([n_features, *head_hidden, n_classes], dropout)
+        self.n_classes = n_classes
+        self.keep_statistics = keep_statistics
+        self.low_precision = low_precision
+
+    def features(self, activations: torch.Tensor) -> torch.Tensor:
+        """Return the pooled features of maps (n, h, w, C) at the cut; vectors (n, C) are pooled already."""
+        if activations.ndim == 2:
+            return activations
+        x = activations.permute(0, 3, 1, 2)
+        if x.device.type == "cpu" and self.keep_statistics:
+            # No layer looks across images, and the maps of a few stay in the processor's cache.
+            return torch.cat([pool(self.stages(part), "avg") for part in x.split(CACHED_IMAGES)])
+        return pool(self.stages(x), "avg")
+
+    def forward(self, activations: torch.Tensor) -> torch.Tensor:
+        """Return the logits (n, n_classes)."""
+        with torch.autocast(activations.device.type, torch.bfloat16, enabled=self.low_precision):
+            return self.head(self.features(activations)).float()
+
+    def train(self, mode: bool = True) -> TunedNetwork:
+        """Switch to training, but for BatchNorm whose statistics are kept."""
+        super().train(mode)
+        if self.keep_statistics:
+            for module in self.stages.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+        return self
+
+
+def new_network(estimator: BaseEstimator, backbone: Backbone, n_frozen: int, n_classes: int, seed: int) -> TunedNetwork:
+    """Return the stages after the cut with a random head, as the classifier's parameters have it.
+
+    `seed` draws the head, and the masks of all dropout.
+    """
+    (n_features,) = feature_counts(backbone, [len(backbone.stages)], "avg")
+    # Without a rate they are as good as frozen: no gradients, which would count when gradients are clipped.
+    learns = estimator.weights is None or estimator.lr_factor > 0
+    with global_generator(seed):
+        network = TunedNetwork(
+            copy.deepcopy(backbone.stages[n_frozen:]).requires_grad_(learns),
+            n_features,
+            n_classes,
+            head_hidden=estimator.head_hidden,
+            dropout=estimator.dropout,
+            keep_statistics=backbone.pretrained,
+            low_precision=estimator.precision == "bfloat16",
+        )
+    with_own_dropout(network.head, seed)  # the same masks whatever is frozen
+    with_own_dropout(network.stages, seed + 1_000)
+    return network.to(resolve_device(estimator.device)).to(memory_format=torch.channels_last)
+
+
+def take_over(network: TunedNetwork, trained: TunedNetwork) -> None:
+    """Copy what `trained` learned; stages that it had frozen stay as they are.
+
+    Raises
+    ------
+    ValueError
+        If `trained` learned something that `network` has no place for.
+    """
+    learned, place = trained.state_dict(), network.state_dict()
+    lost = [name for name, value in learned.items() if name not in place or place[name].shape != value.shape]
+    if lost:
+        raise ValueError(
+            f"warm_start cannot go on from the last fit: it trained {lost[0]!r}, which these parameters freeze or "
+            "shape otherwise. Keep backbone and head_hidden as they were, freeze no more stages than before, "
+            "or set warm_start=False."
+        )
+    network.load_state_dict({**place, **learned})
+
+
+def whole_network(estimator: BaseEstimator, backbone: Backbone) -> nn.Module:
+    """Return the network of a fitted classifier from canvases (n, H, W, 3) to logits, in one piece.
+
+    It is a copy in eval mode without gradients, so that whatever is done to it leaves the classifier as it is. Its
+    ``body.stages`` are the frozen and the trained stages.
+    """
+    tuned = copy.deepcopy(estimator.net_.module_)
+    frozen = copy.deepcopy(backbone.stages[: estimator.n_frozen_stages_])
+    stages = nn.Sequential(OrderedDict(zip(backbone.stage_names, [*frozen, *tuned.stages], strict=True)))
+    body = CutNetwork(replace(backbone, stages=stages), [len(stages)], "avg")
+    network = nn.Sequential(OrderedDict(body=body, head=tuned.head)).eval().requires_grad_(False)
+    return network.to(resolve_device(estimator.device))
+
+
+def _dense_head(widths: Sequence[int], dropout: float) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for width_in, width in zip(widths, widths[1:], strict=False):
+        layers += [nn.Dropout(dropout), nn.Linear(width_in, width), nn.ReLU()]
+    return nn.Sequential(*layers[:-1])
+
+
+def fit_first_head(network: TunedNetwork, features: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> None:
+    """Set the head to a logistic regression on the features, so that training starts from a good place.
+
+    A random head sends large, meaningless gradients into the pretrained layers and spoils them before it has
+    learned itself (LP-FT; Kumar et al., "Fine-tuning can distort pretrained features and underperform
+    out-of-distribution", ICLR 2022). Features are standardised for the regression, and the scaling is folded
+    into the layer's weights. Only a head of one layer has such a solution.
+    """
+    linears = [module for module in network.head if isinstance(module, nn.Linear)]
+    if len(linears) > 1 or len(np.unique(labels[weights > 0])) < linears[-1].out_features:
+        return
+    scaler = StandardScaler().fit(features)
+    regression = OneThreadLogisticRegression(C=0.01, max_iter=200)
+    regression.fit(scaler.transform(features), labels, sample_weight=weights)
+    coef, intercept = regression.coef_, regression.intercept_
+    if len(coef) == 1:  # two classes share one row; split it between their logits
+        coef, intercept = np.vstack([-coef, coef]) / 2, np.hstack([-intercept, intercept]) / 2
+    coef = coef / scaler.scale_
+    with torch.no_grad():
+        linears[0].weight.copy_(torch.from_numpy(coef))
+        linears[0].bias.copy_(torch.from_numpy(intercept - coef @ scaler.mean_))

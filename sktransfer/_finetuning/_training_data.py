@@ -1,0 +1,193 @@
+"""What the net is fed: activations at the cut, stored views of them, or canvases to augment afresh."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from numbers import Integral
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torchvision
+from sklearn.base import BaseEstimator
+
+from .._frozen._augmentation import AUGMENTATIONS_VERSION, View, Views, augment_canvas, resolve_augmentation
+from .._frozen._engines import Engine
+from .._frozen._extraction import Extractor
+from .._images._collection import Images
+
+Batch = tuple[torch.Tensor, list[torch.Tensor]]
+
+
+class Examples(NamedTuple):
+    """Images with what is known of them.
+
+    Parameters
+    ----------
+    images : Images
+    labels : ndarray of shape (n_images,), int64
+        Positions of the classes.
+    weights : ndarray of shape (n_images,), float32
+        How much each counts in the loss.
+    """
+
+    images: Images
+    labels: np.ndarray
+    weights: np.ndarray
+
+
+class FrozenBody:
+    """The stages before the cut: images in, activations out.
+
+    Parameters
+    ----------
+    extractor : Extractor
+    n_frozen : int
+        How many stages lie before the cut. With nothing left after it, activations are pooled to vectors; with
+        nothing frozen they are canvases, a quarter of the size of normalised images.
+    """
+
+    def __init__(self, extractor: Extractor, n_frozen: int) -> None:
+        self.extractor = extractor
+        self.n_frozen = n_frozen
+        self._cuts = [n_frozen]
+        self._pooling = "avg" if n_frozen == len(extractor.backbone.stages) else None
+
+    @property
+    def engine(self) -> Engine:
+        """What runs canvases as far as the cut."""
+        return self.extractor.engine(self._cuts, self._pooling)
+
+    def activations(self, images: Images, indices: np.ndarray, views: Views | None = None) -> np.ndarray:
+        """Return what the training starts from, float32 activations or uint8 canvases, one row per index."""
+        if self.n_frozen == 0:
+            return self.extractor.canvases(images, indices)
+        return self.extractor.run(images, self._cuts, self._pooling, indices=indices, views=views, spill=True)
+
+    def blocks(self, images: Images, views: Views | None = None) -> Iterator[np.ndarray]:
+        """Yield the activations of all images in order, some batches at a time."""
+        return self.extractor.blocks(images, self._cuts, self._pooling, "Predicting", views)
+
+    def features(self, images: Images, indices: np.ndarray) -> np.ndarray:
+        """Return the pooled features of the whole backbone."""
+        return self.extractor.run(images, [len(self.extractor.backbone.stages)], "avg", indices=indices)
+
+
+class TrainingSet(torch.utils.data.Dataset):
+    """Activations at the cut with labels and weights, a batch at a time.
+
+    Parameters
+    ----------
+    inputs : ndarray
+        Either activations at the cut, float32, maps (n, h, w, C) or vectors (n, C); or canvases, uint8
+        (n, H, W, 3), which run through `engine` each time they are asked for.
+    labels : ndarray of shape (n,), int64
+    weights : ndarray of shape (n,), float32
+    engine : Engine
+        Runs canvases through the frozen stages.
+    augment : callable or None
+        Applied to canvases afresh each time.
+    rng : numpy.random.Generator or None
+        Draws the seed of each augmented view, or picks one of the stored views.
+    n_views : int or None
+        Activations have a second dimension of so many views, one of which is picked each time.
+    """
+
+    def __init__(
+        self,
+        inputs: np.ndarray,
+        labels: np.ndarray,
+        weights: np.ndarray,
+        engine: Engine,
+        augment: View | None = None,
+        rng: np.random.Generator | None = None,
+        n_views: int | None = None,
+    ) -> None:
+        self.n_views = n_views
+        self.inputs = inputs
+        self.labels = torch.from_numpy(labels)
+        self.weights = torch.from_numpy(weights)
+        self.engine = engine
+        self.augment = augment
+        self.rng = rng
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def batch(self, indices: np.ndarray) -> Batch:
+        """Return activations at the cut on the engine's device, labels and weights."""
+        target = [self.labels[indices], self.weights[indices]]
+        inputs = self._views(indices)
+        if inputs.dtype == np.uint8:
+            return self.engine(inputs).clone(), target  # a clone is an ordinary tensor again, that autograd accepts
+        return torch.from_numpy(inputs).to(self.engine.device), target
+
+    def _views(self, indices: np.ndarray) -> np.ndarray:
+        if self.n_views is not None and self.rng is not None:
+            return self.inputs[indices, self.rng.integers(self.n_views, size=len(indices))]
+        inputs = self.inputs[indices]
+        if self.augment is None or self.rng is None:
+            return inputs
+        seeds = self.rng.integers(2**62, size=len(inputs))
+        return np.stack(
+            [augment_canvas(canvas, self.augment, int(seed)) for canvas, seed in zip(inputs, seeds, strict=True)]
+        )
+
+
+def make_training_set(
+    estimator: BaseEstimator,
+    body: FrozenBody,
+    examples: Examples,
+    rows: np.ndarray,
+    viewer: np.random.Generator,
+) -> TrainingSet:
+    """Return those rows in the cheapest form that the estimator's augmentation allows; `viewer` draws the views."""
+    images, target = examples.images, (examples.labels[rows], examples.weights[rows], body.engine)
+    augment = resolve_augmentation(estimator.augment)
+    if augment is None:
+        return TrainingSet(body.activations(images, rows), *target)
+    if estimator.n_views is None or body.n_frozen == 0:
+        return TrainingSet(body.extractor.canvases(images, rows), *target, augment, viewer)
+    views = make_views(estimator, estimator.n_views)
+    return TrainingSet(body.activations(images, rows, views), *target, rng=viewer, n_views=views.count)
+
+
+def make_views(estimator: BaseEstimator, count: int) -> Views:
+    """Return `count` augmented views of each image, drawn by `random_state` alone, so that folds share them."""
+    name = None
+    if isinstance(estimator.augment, str):
+        versions = f"torch {torch.__version__}, torchvision {torchvision.__version__}"
+        name = f"{estimator.augment} {AUGMENTATIONS_VERSION}, {versions}"
+    seed = int(estimator.random_state) if isinstance(estimator.random_state, Integral) else 0
+    augment = resolve_augmentation(estimator.augment)
+    assert augment is not None  # the callers ask only where there is one
+    return Views(augment, name, count, seed)
+
+
+class EvenBatches:
+    """Iterates over a `TrainingSet` in batches whose sizes differ by one at most.
+
+    A last batch of a single image would make BatchNorm fail, or count that image many times over.
+
+    Parameters
+    ----------
+    dataset : TrainingSet
+    batch_size : int
+        The largest size of a batch.
+    rng : numpy.random.Generator or None
+        Shuffles anew for each epoch; None keeps the order.
+    """
+
+    def __init__(self, dataset: TrainingSet, batch_size: int, rng: np.random.Generator | None = None) -> None:
+        self.dataset = dataset
+        self.batch_size = batch_size
+        self.rng = rng
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.dataset) / self.batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        n = len(self.dataset)
+        order = np.arange(n) if self.rng is None else self.rng.permutation(n)
+        return map(self.dataset.batch, np.array_split(order, len(self)))

@@ -1,0 +1,315 @@
+"""From the name of a backbone to its stages, its preprocessing and its number of features.
+
+One registry, three sources: the embedded default and a small CNN, torchvision, and timm (``"timm/…"``).
+torchvision's models and timm are used here alone.
+"""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import timm
+import torch
+import torchvision
+from timm.data import resolve_data_config
+from torch import nn
+from torchvision import models
+
+from .._exceptions import BackboneError, UnknownBackboneError, WeightsMismatchError, WeightsNotFoundError
+from .._random import global_generator
+from .._registry import built_once
+from ._preprocessing import Preprocessing
+from ._stages import split_into_stages
+from ._weights import OFFLINE_HINT, embedded_lite_weights, fetch_weights, read_weights, weights_checksum
+
+DEFAULT_BACKBONE = "efficientnet_lite0"
+_LITE = {f"efficientnet_lite{variant}": variant for variant in (0, 1, 2)}
+_TRANSFORMERS = ("maxvit", "swin", "vit")  # in torchvision's list, but no CNNs
+_TIMM_FAMILIES = ("convnext", "densenet", "efficientnet", "mobilenetv3", "regnet", "resnet", "vgg")
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A network cut into stages, in eval mode and frozen; shared within the process, never to be changed.
+
+    Attributes
+    ----------
+    name : str
+        As in `list_backbones`.
+    stages : torch.nn.Sequential
+        The named stages, which map a normalised image (n, 3, H, W) to feature maps one after the other.
+    preprocessing : Preprocessing
+        What the weights were trained on.
+    checksum : str
+        SHA-256 of the architecture's name and of the stages' parameters and buffers. Networks of two architectures may
+        share all their parameters and still compute something else.
+    pretrained : bool
+        False if the weights are random.
+    published : bool
+        True if the weights can be looked up again by the name.
+    """
+
+    name: str
+    stages: nn.Sequential
+    preprocessing: Preprocessing
+    checksum: str
+    pretrained: bool
+    published: bool = False
+
+    @property
+    def identity(self) -> tuple[str, str, str]:
+        """What the network computes depends on: architecture, package that builds it with its version, weights."""
+        return architecture_of(self.name), _source(self.name), self.checksum
+
+    @property
+    def stage_names(self) -> list[str]:
+        """The names of the stages, in order."""
+        return [name for name, _ in self.stages.named_children()]
+
+    def with_image_size(self, image_size: int | tuple[int, int] | None, crop: bool = True) -> Backbone:
+        """Return the same backbone for images of another size, or not cropped."""
+        return replace(self, preprocessing=self.preprocessing.with_image_size(image_size, crop))
+
+
+def list_backbones(pattern: str = "*") -> list[str]:
+    """Names of all backbones that `PretrainedCNNFeatures` and `FineTunedCNNClassifier` accept.
+
+    Parameters
+    ----------
+    pattern : str, default="*"
+        Shell-style wildcard, such as ``"*resnet*"`` or ``"timm/*"``.
+
+    Returns
+    -------
+    list of str
+        The embedded backbones first, then torchvision's, then timm's. Weights of the latter two are
+        downloaded when first used. A timm name may carry a tag: ``"timm/resnet18.a1_in1k"``.
+
+    Examples
+    --------
+    >>> from sktransfer import list_backbones
+    >>> list_backbones("efficientnet_lite*")
+    ['efficientnet_lite0', 'efficientnet_lite1', 'efficientnet_lite2']
+    """
+    torchvision_names = [name for name in models.list_models(module=models) if not name.startswith(_TRANSFORMERS)]
+    timm_names = [f"timm/{name}" for family in _TIMM_FAMILIES for name in timm.list_models(module=family)]
+    names = [*_LITE, "shallow_cnn", *torchvision_names, *sorted(timm_names)]
+    return [name for name in names if fnmatch.fnmatchcase(name, pattern)]
+
+
+def load_backbone(
+    name: str = DEFAULT_BACKBONE, weights: str | os.PathLike | None = "default", seed: int = 0
+) -> Backbone:
+    """Return a backbone by name; within a process the same one is built once.
+
+    Parameters
+    ----------
+    name : str
+        As in `list_backbones`.
+    weights : {"default"}, path or None
+        The published weights, a local file, or None for random ones.
+    seed : int
+        For random weights. The same seed gives the same weights.
+
+    Raises
+    ------
+    UnknownBackboneError, WeightsNotFoundError, WeightsMismatchError
+    """
+    if weights is None or weights == "default":
+        seed = seed if weights is None else 0
+        return built_once(("backbone", name, weights, seed), lambda: _build(name, weights, seed))
+    path = Path(weights).expanduser()
+    # A file may change, so that its state is part of the key.
+    stat = path.stat() if path.exists() else None
+    stamp = stat and (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+    return built_once(("backbone", name, str(path.absolute()), stamp), lambda: _build(name, str(path), 0))
+
+
+def backbone_with(
+    name: str, n_stages: int | None, state: Mapping[str, torch.Tensor], preprocessing: Preprocessing, pretrained: bool
+) -> Backbone:
+    """Return a backbone whose first stages have these parameters; those of the others are of no meaning.
+
+    Parameters
+    ----------
+    name : str
+    n_stages : int
+        How many stages `state` is about; None means all of them.
+    state : mapping of str to Tensor
+        All their parameters and buffers, by their names in the whole ``Sequential`` of stages.
+    preprocessing : Preprocessing
+    pretrained : bool
+
+    Raises
+    ------
+    UnknownBackboneError
+        If the installed packages do not know the architecture.
+    WeightsMismatchError
+        If the parameters do not fit it.
+    """
+    checksum = weights_checksum(state, architecture_of(name))
+
+    def build() -> Backbone:
+        network, _ = _random(name, 0)
+        stages = split_into_stages(network)
+        try:
+            stages[:n_stages].load_state_dict(state)
+        except RuntimeError as error:
+            raise WeightsMismatchError(f"These are not the first {n_stages} stages of {name!r}: {error}") from error
+        return Backbone(name, _frozen(stages), preprocessing, checksum, pretrained)
+
+    return built_once(("backbone", name, n_stages, checksum, preprocessing, pretrained), build)
+
+
+def architecture_of(name: str) -> str:
+    """Return a backbone's name without the tag of its weights: ``"timm/resnet18.a1_in1k"`` is ``"timm/resnet18"``."""
+    return name.partition(".")[0] if name.startswith("timm/") else name
+
+
+def _source(name: str) -> str:
+    if name == "shallow_cnn":
+        return "sktransfer"
+    if name in _LITE or name.startswith("timm/"):
+        return f"timm {timm.__version__}"
+    return f"torchvision {torchvision.__version__}"
+
+
+def _build(name: str, weights: str | None, seed: int) -> Backbone:
+    network, preprocessing = _with_published_weights(name) if weights == "default" else _random(name, seed)
+    stages = split_into_stages(network)
+    if weights not in ("default", None):
+        _load_into_stages(network, stages, read_weights(str(weights)), str(weights))
+    stages = _frozen(stages)
+    checksum = weights_checksum(stages.state_dict(), architecture_of(name))
+    return Backbone(name, stages, preprocessing, checksum, weights is not None, published=weights == "default")
+
+
+def _frozen(stages: nn.Sequential) -> nn.Sequential:
+    return stages.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+
+
+def _random(name: str, seed: int) -> tuple[nn.Module, Preprocessing]:
+    with global_generator(seed):
+        return _architecture(name)
+
+
+def _architecture(name: str) -> tuple[nn.Module, Preprocessing]:
+    """Return the network with random weights, and the preprocessing of its published ones."""
+    if name == "shallow_cnn":
+        return ShallowCNN(), Preprocessing((64, 64), 1.0, mean=(0.5,) * 3, std=(0.5,) * 3)
+    if name in _LITE:
+        network = timm.create_model(f"tf_{name}")
+        return network, _timm_preprocessing(network)
+    if name.startswith("timm/") and timm.is_model(name.removeprefix("timm/")):
+        network = timm.create_model(name.removeprefix("timm/"))
+        return network, _timm_preprocessing(network)
+    if name in models.list_models(module=models) and not name.startswith(_TRANSFORMERS):
+        options = {}
+        if name in ("googlenet", "inception_v3"):  # as torchvision itself builds them for their weights
+            options = {"aux_logits": False, "init_weights": False, "transform_input": True}
+        return models.get_model(name, weights=None, **options), _torchvision_preprocessing(name)
+    close = [f"timm/{name}"] if timm.is_model(name) else []  # such as "resnet50.a1_in1k"
+    close += difflib.get_close_matches(name, list_backbones(), n=5)
+    close += [f"timm/{near}" for near in difflib.get_close_matches(name, timm.list_models(), n=2)]
+    hint = f"Did you mean {' or '.join(map(repr, dict.fromkeys(close)))}? " if close else ""
+    raise UnknownBackboneError(f"There is no backbone {name!r}. {hint}list_backbones() names them all.")
+
+
+def _with_published_weights(name: str) -> tuple[nn.Module, Preprocessing]:
+    if name == "shallow_cnn":
+        raise WeightsNotFoundError(
+            "'shallow_cnn' has no pretrained weights; it is there to be trained from scratch. Pass weights=None."
+        )
+    if name.startswith("timm/"):
+        return _timm_pretrained(name.removeprefix("timm/"))
+    network, preprocessing = _random(name, 0)
+    if name in _LITE:
+        published = read_weights(embedded_lite_weights(_LITE[name]))
+        if name != DEFAULT_BACKBONE:  # the names in these packages are older than timm's; the order is the same
+            published = dict(zip(network.state_dict(), published.values(), strict=True))
+    else:
+        published = read_weights(fetch_weights(models.get_model_weights(name).DEFAULT.url))
+    _load_into_stages(network, split_into_stages(network), published, name)
+    return network, preprocessing
+
+
+def _timm_pretrained(name: str) -> tuple[nn.Module, Preprocessing]:
+    if not timm.is_model(name):
+        return _architecture(f"timm/{name}")  # raises, with the nearest names
+    try:
+        with global_generator(0):
+            with torch.device("meta"):  # a plan without numbers: whether it can be cut is told before a download
+                split_into_stages(timm.create_model(name))
+            network = timm.create_model(name, pretrained=True)
+    except BackboneError:
+        raise
+    except Exception as error:  # timm and its hub raise many kinds when offline or without weights
+        raise WeightsNotFoundError(
+            f"timm cannot load the weights of {name!r}: {type(error).__name__}: {error} {OFFLINE_HINT}"
+        ) from error
+    return network, _timm_preprocessing(network)
+
+
+def _load_into_stages(network: nn.Module, stages: nn.Module, state: dict[str, torch.Tensor], source: str) -> None:
+    """Load what the stages need; the original head may be there, missing, or of another size."""
+    of_stages = {id(tensor) for tensor in stages.state_dict(keep_vars=True).values()}
+    needed = {name: value for name, value in network.state_dict(keep_vars=True).items() if id(value) in of_stages}
+    # Counters of BatchNorm are absent from old files and play no part in eval mode.
+    missing = [name for name in needed if name not in state and not name.endswith("num_batches_tracked")]
+    misshapen = [name for name in needed if name in state and state[name].shape != needed[name].shape]
+    if missing or misshapen:
+        wrong = missing or [
+            f"{name} is {tuple(state[name].shape)}, not {tuple(needed[name].shape)}" for name in misshapen
+        ]
+        raise WeightsMismatchError(
+            f"The weights in {source!r} do not fit the network: {len(missing)} tensors are missing and "
+            f"{len(misshapen)} have another shape, the first of them {', '.join(wrong[:3])}. "
+            "Check that they were saved from this architecture."
+        )
+    network.load_state_dict({name: state[name] for name in needed if name in state}, strict=False)
+
+
+def _timm_preprocessing(network: nn.Module) -> Preprocessing:
+    config = resolve_data_config(model=network)
+    return Preprocessing(
+        size=tuple(config["input_size"][1:]),
+        crop_fraction=config["crop_pct"],
+        interpolation=config["interpolation"],
+        mean=tuple(config["mean"]),
+        std=tuple(config["std"]),
+        squash=config["crop_mode"] == "squash",
+    )
+
+
+def _torchvision_preprocessing(name: str) -> Preprocessing:
+    transform = models.get_model_weights(name).DEFAULT.transforms()
+    (crop,), (whole,) = transform.crop_size, transform.resize_size
+    return Preprocessing(
+        size=(crop, crop),
+        crop_fraction=crop / whole,
+        interpolation=transform.interpolation.value,
+        mean=tuple(transform.mean),
+        std=tuple(transform.std),
+    )
+
+
+class ShallowCNN(nn.Module):
+    """Four convolutions with pooling, 0.4 million parameters, for training from scratch on few images."""
+
+    def __init__(self, widths: tuple[int, ...] = (32, 64, 128, 256)) -> None:
+        super().__init__()
+        blocks = [
+            nn.Sequential(
+                nn.Conv2d(width_in, width, kernel_size=3, padding=1, bias=False),
+                nn.BatchNorm2d(width),
+                nn.ReLU(),
+                nn.MaxPool2d(kernel_size=2, ceil_mode=True),
+            )
+            for width_in, width in zip((3, *widths), widths, strict=False)
+        ]
+        self.features = nn.Sequential(*blocks)

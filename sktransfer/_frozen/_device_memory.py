@@ -1,0 +1,66 @@
+"""When a batch does not fit the device's memory: halve it once, and say so."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+
+from .._exceptions import DeviceMemoryError
+
+T = TypeVar("T")
+
+# In the messages of torch's allocators, and of cuDNN, cuBLAS and their like, whose memory torch does not manage.
+_SIGNS = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed", "allocation_failed")
+
+
+class Halving:
+    """Runs a batch in parts; when one does not fit the device's memory, parts are half as large from then on.
+
+    Parameters
+    ----------
+    size : int or None
+        Images in one part; None runs a batch whole.
+    """
+
+    def __init__(self, size: int | None = None) -> None:
+        self.size = size
+        self.halved = False
+
+    def __call__(self, run: Callable[[slice], T], n: int) -> list[T]:
+        """Return what `run` returns for each part of a batch of `n`; after a failure it starts again at the first.
+
+        Raises
+        ------
+        DeviceMemoryError
+            If half the size does not fit either.
+        """
+        size = min(self.size or n, n)
+        try:
+            return [run(slice(first, min(first + size, n))) for first in range(0, n, size)]
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            if self.halved or size == 1:
+                raise DeviceMemoryError(
+                    f"{size} image(s) at a time do not fit the memory of the device: {error}\nPass a smaller "
+                    "batch_size or image_size, or device='cpu'."
+                ) from error
+        # Outside of the handler, as the error's traceback kept what had filled the memory.
+        self.halved, self.size = True, (size + 1) // 2
+        torch.cuda.empty_cache()  # for cuDNN and cuBLAS, which cannot use what torch keeps; does nothing without CUDA
+        warnings.warn(
+            f"{size} images at a time do not fit the memory of the device; going on with {self.size}. Pass "
+            f"batch_size={self.size} to start with that.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return self(run, n)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether an error means that memory is full; of torch's devices only CUDA has a class of its own for it."""
+    message = str(error).lower()
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(words in message for words in _SIGNS)

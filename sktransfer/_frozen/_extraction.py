@@ -1,0 +1,384 @@
+"""From images to activations at a cut: look up, decode beside compute, store, show progress."""
+
+from __future__ import annotations
+
+import math
+import os
+import tempfile
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+
+from .._exceptions import BadImage, ImageError
+from .._images._bad_images import with_all_others
+from .._images._collection import Images
+from .._images._decoding import decoder_identity
+from .._progress import map_ahead, progress_bar
+from .._threads import decoding_threads
+from ._augmentation import Views, augment_canvas
+from ._backbones import Backbone
+from ._engines import Engine, engine_identity, feature_counts, make_engine, resolve_engine
+from ._keys import Origin, fingerprint, row_key
+from ._store import ActivationStore
+
+SPILL_BYTES = 2**30  # larger activations of a training set go to a memory-mapped file
+_FILL = 2**20  # bytes that are written at a time to fill a file
+_CHUNK = 8  # images that one thread looks up or decodes at a time
+
+
+class _Prepared(NamedTuple):
+    """One row as far as a thread could bring it."""
+
+    slot: int
+    key: bytes | None
+    start: int | None  # the stage to go on from; None if the row is there
+    array: np.ndarray
+    faults: Sequence[BadImage] = ()  # there is no row, since the image cannot be read
+
+
+class Extractor:
+    """Computes the activations of one backbone at any cut; what the store holds is not computed again.
+
+    Activations have their channels last: maps are (n, h, w, C), as canvases are (n, H, W, 3).
+
+    Parameters
+    ----------
+    backbone : Backbone
+    store : ActivationStore or None
+    engine : {"auto", "openvino", "torch"}
+    device : torch.device
+    precision : {"float32", "bfloat16"}
+    batch_size : int
+    n_jobs : int or None
+        Threads that look up and decode. By default as many as torch may use: in a joblib worker that is the
+        worker's share of the cores.
+    verbose : int
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        store: ActivationStore | None,
+        *,
+        engine: str = "auto",
+        device: torch.device,
+        precision: str = "float32",
+        batch_size: int = 32,
+        n_jobs: int | None = None,
+        verbose: int = 0,
+    ) -> None:
+        self.backbone = backbone
+        self.store = store
+        self.engine_name = resolve_engine(engine, device)
+        self.device = device
+        self.precision = precision
+        self.batch_size = batch_size
+        self.n_jobs = n_jobs
+        self.verbose = verbose
+
+    def engine(self, cuts: Sequence[int], pooling: str | None, start: int = 0) -> Engine:
+        """Return what runs the stages from `start` to the last cut."""
+        return make_engine(
+            self.backbone,
+            cuts,
+            pooling,
+            start,
+            engine=self.engine_name,
+            device=self.device,
+            precision=self.precision,
+            batch_size=self.batch_size,
+        )
+
+    def run(
+        self,
+        images: Images,
+        cuts: Sequence[int],
+        pooling: str | None,
+        *,
+        indices: Sequence[int] | np.ndarray | None = None,
+        views: Views | None = None,
+        spill: bool = False,
+        bar: tqdm | None = None,
+        bad: list[BadImage] | None = None,
+    ) -> np.ndarray:
+        """Return the activations of images, in order.
+
+        Parameters
+        ----------
+        images : Images
+        cuts : sequence of int
+            How many stages lie before each cut, in ascending order.
+        pooling : str or None
+            None returns the map at the only cut; otherwise the pooled cuts are concatenated.
+        indices : sequence of int or None
+            Which images; all by default.
+        views : Views or None
+            Augmented views instead of the images themselves.
+        spill : bool
+            Let large results go to a memory-mapped file.
+        bar : tqdm or None
+            A bar to advance; by default one of its own.
+        bad : list of BadImage or None
+            Filled with the images that cannot be read, whose pooled features are NaN. None makes them an error.
+
+        Returns
+        -------
+        activations : ndarray of shape (n, n_features) or (n, h, w, C), float32
+            With views, (n, K, …).
+        """
+        indices = np.arange(len(images)) if indices is None else np.asarray(indices)
+        n_views = views.count if views is not None else 1
+        lookup = _Lookup(self, images, indices, tuple(cuts), pooling, views, tolerant=bad is not None)
+        faults: list[BadImage] = []
+        unread: list[int] = []
+        rows = _Rows(len(indices) * n_views, spill)
+        waiting: dict[int, list[_Prepared]] = defaultdict(list)
+        own_bar = bar if bar is not None else progress_bar(len(indices), "Extracting features", self.verbose)
+        for chunk in self._ahead(lookup, images, len(indices), n_views):
+            for prepared in chunk:
+                if prepared.faults:
+                    faults.extend(prepared.faults)
+                    unread.append(prepared.slot)
+                    continue
+                if prepared.start is None:
+                    rows.place(prepared.slot, prepared.array)
+                    continue
+                batch = waiting[prepared.start]
+                batch.append(prepared)
+                if len(batch) == self.batch_size:
+                    self._compute(self.engine(cuts, pooling, prepared.start), batch, rows)
+                    batch.clear()
+            own_bar.update(len(chunk) // n_views)
+        for start, batch in waiting.items():
+            if batch:
+                self._compute(self.engine(cuts, pooling, start), batch, rows)
+        if bar is None:
+            own_bar.close()
+        if bad is not None:
+            bad.extend(sorted(faults, key=lambda fault: fault.index))  # processes start at different places
+        if len(unread) == len(indices):
+            return np.full(
+                (len(indices), sum(feature_counts(self.backbone, cuts, pooling or "avg"))), np.nan, np.float32
+            )
+        values = rows.values()
+        values[unread] = np.nan
+        return values if views is None else values.reshape(len(indices), n_views, *values.shape[1:])
+
+    def blocks(
+        self, images: Images, cuts: Sequence[int], pooling: str | None, description: str, views: Views | None = None
+    ) -> Iterator[np.ndarray]:
+        """Yield the activations of images in order, some batches at a time, so that memory stays bounded."""
+        size = max(1, 8 * self.batch_size // (views.count if views is not None else 1))
+        with progress_bar(len(images), description, self.verbose) as bar:
+            for first in range(0, len(images), size):
+                indices = np.arange(first, min(first + size, len(images)))
+                yield self.run(images, cuts, pooling, indices=indices, views=views, bar=bar)
+
+    def canvases(self, images: Images, indices: np.ndarray) -> np.ndarray:
+        """Return canvases, uint8 (n, H, W, 3); they are cheap to compute again, and not stored."""
+        rows = _Rows(len(indices), spill=True)
+        preprocessing = self.backbone.preprocessing
+
+        def prepare(slots: range) -> list[np.ndarray]:
+            return [preprocessing.canvas(images.decode(int(indices[slot]), preprocessing.least_side)) for slot in slots]
+
+        slot = 0
+        for chunk in self._ahead(prepare, images, len(indices), 1, shared=False):
+            for canvas in chunk:
+                rows.place(slot, canvas)
+                slot += 1
+        return rows.values()
+
+    def _compute(self, engine: Engine, batch: list[_Prepared], rows: _Rows) -> None:
+        results = engine(np.stack([prepared.array for prepared in batch])).cpu().numpy()
+        for prepared, result in zip(batch, results, strict=True):
+            row = np.array(result, order="C")  # a copy: a view would keep the whole batch alive in the store
+            rows.place(prepared.slot, row)
+            if self.store is not None and prepared.key is not None:
+                self.store.put(prepared.key, row)
+
+    def _ahead(
+        self, prepare: Callable[[range], list], images: Images, n: int, n_views: int, shared: bool = True
+    ) -> Iterator[list]:
+        """Yield ``prepare(slots)`` for chunks of slots; threads work ahead, by at most two batches.
+
+        Processes that share a folder each start at a place of their own, so that they do not compute the same
+        images at the same time: one comes to where the other has been.
+        """
+        size = max(1, _CHUNK // n_views)
+        chunks = [range(first, min(first + size, n)) for first in range(0, n, size)]
+        if shared and self.store is not None and self.store.disk is not None:
+            offset = _own_place(len(chunks))
+            chunks = chunks[offset:] + chunks[:offset]
+        workers = decoding_threads(self.n_jobs)
+        depth = max(2, 2 * self.batch_size // (size * n_views), workers)
+        try:
+            yield from map_ahead(prepare, chunks, workers, depth)
+        except ImageError as error:
+            raise with_all_others(error, images, self.backbone.preprocessing.least_side, workers) from error
+
+
+class _Lookup:
+    """What one thread does for a chunk of images: fingerprint, look up, or else decode and augment."""
+
+    def __init__(
+        self,
+        extractor: Extractor,
+        images: Images,
+        indices: np.ndarray,
+        cuts: tuple[int, ...],
+        pooling: str | None,
+        views: Views | None,
+        tolerant: bool,
+    ) -> None:
+        self.images, self.indices, self.views, self.tolerant = images, indices, views, tolerant
+        self.preprocessing = extractor.backbone.preprocessing
+        self.store = extractor.store if views is None or views.name is not None else None
+        backbone = extractor.backbone
+        self.origin = Origin(
+            backbone=" ".join(backbone.identity),
+            preprocessing=self.preprocessing,
+            value_range=images.value_range,
+            decoder=decoder_identity(),
+            engine=engine_identity(extractor.engine_name, extractor.device, extractor.precision),
+            cuts=cuts,
+            pooling=pooling,
+        )
+        # A stored map at a shallower cut saves the decoding and the stages before it.
+        deepest = cuts[0] if pooling is not None else cuts[0] - 1
+        self.maps = [(start, replace(self.origin, cuts=(start,), pooling=None)) for start in range(deepest, 0, -1)]
+        # Where rows are found, and which of their columns: stored features of every stage hold those asked for.
+        self.sources: list[tuple[Origin, np.ndarray | None]] = [(self.origin, None)]
+        every = tuple(range(1, len(backbone.stages) + 1))
+        if self.store is not None and pooling is not None and cuts != every:
+            ends = np.cumsum(feature_counts(backbone, every, pooling))
+            of_stage = np.split(np.arange(ends[-1]), ends[:-1])
+            columns = np.concatenate([of_stage[cut - 1] for cut in cuts])
+            self.sources.append((replace(self.origin, cuts=every), columns))
+
+    def __call__(self, slots: range) -> list[_Prepared]:
+        return [row for slot in slots for row in self._rows_or_fault(slot)]
+
+    def _rows_or_fault(self, slot: int) -> list[_Prepared]:
+        try:
+            return self._rows_of(slot)
+        except ImageError as error:
+            if not self.tolerant:
+                raise
+            return [_Prepared(slot, None, None, _NOTHING, error.bad_images)]
+
+    def _rows_of(self, slot: int) -> list[_Prepared]:
+        """Return the rows of an image, one for each view; it is read once, and decoded if a row needs it."""
+        index = int(self.indices[slot])
+        if self.store is None and self.views is None:
+            return [_Prepared(slot, None, 0, self._canvas(index, None))]
+        content, item = fingerprint(self.images, index)
+        rows = self._found(slot, content)
+        if all(row.start != 0 for row in rows):
+            return rows
+        if item is None:  # The file was known. What is decoded must be what the keys are about.
+            known, (content, item) = content, fingerprint(self.images, index, anew=True)
+            rows = rows if content == known else self._found(slot, content)
+        canvas = self._canvas(index, item)
+        if self.views is None:
+            return [row._replace(array=canvas) if row.start == 0 else row for row in rows]
+        return [
+            row._replace(array=augment_canvas(canvas, self.views.augment, self.views.seed_of(content, view)))
+            if row.start == 0
+            else row
+            for view, row in enumerate(rows)
+        ]
+
+    def _canvas(self, index: int, item: Any) -> np.ndarray:
+        return self.preprocessing.canvas(self.images.decode(index, self.preprocessing.least_side, item))
+
+    def _found(self, slot: int, content: bytes) -> list[_Prepared]:
+        if self.views is None:
+            return [self._row(slot, content, "")]
+        first = slot * self.views.count
+        return [
+            self._row(first + view, content, f"{self.views.name} {self.views.seed_of(content, view)}")
+            for view in range(self.views.count)
+        ]
+
+    def _row(self, slot: int, content: bytes, view: str) -> _Prepared:
+        """Return the row, or the deepest stored map on the way to it, or a start from pixels."""
+        if self.store is None:
+            return _Prepared(slot, None, 0, _NOTHING)
+        key = row_key(self.origin, content, view)
+        row = None
+        for source in self.sources:
+            origin, columns = source
+            row = self.store.get(row_key(origin, content, view))
+            if row is not None:
+                row = row if columns is None else row[columns]
+                if source is not self.sources[0]:
+                    self.sources = self.sources[::-1]  # the next is likely in the same place, and a miss costs a look
+                break
+        self.store.count(found=row is not None)
+        if row is not None:
+            return _Prepared(slot, key, None, row)
+        for start, origin in self.maps:
+            stored = self.store.get(row_key(origin, content, view))
+            if stored is not None:
+                return _Prepared(slot, key, start, stored)
+        return _Prepared(slot, key, 0, _NOTHING)
+
+
+_NOTHING = np.empty(0)
+
+
+class _Rows:
+    """The result, allocated when the first row shows its shape."""
+
+    def __init__(self, n: int, spill: bool) -> None:
+        self.n, self.spill = n, spill
+        self.array: np.ndarray | None = None
+
+    def place(self, slot: int, row: np.ndarray) -> None:
+        if self.array is None:
+            shape = (self.n, *row.shape)
+            if self.spill and self.n * row.nbytes > SPILL_BYTES:
+                self.array = _on_disk(shape, row.dtype)
+            else:
+                self.array = np.empty(shape, dtype=row.dtype)
+        self.array[slot] = row
+
+    def values(self) -> np.ndarray:
+        assert self.array is not None  # `as_images` refuses empty input
+        return self.array
+
+
+def _on_disk(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """Return an array in a temporary file whose room on the disk is taken beforehand.
+
+    A file that grows only when it is written would end the process on a full disk, without an error.
+    """
+    n_bytes = math.prod(shape) * dtype.itemsize
+    with tempfile.TemporaryFile(prefix="sktransfer-") as file:  # the map outlives the name and the handle
+        try:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, n_bytes)
+            else:
+                for _ in range(0, n_bytes, _FILL):
+                    file.write(bytes(_FILL))
+                file.flush()
+        except OSError as error:
+            raise OSError(
+                error.errno,
+                f"The activations of {shape[0]} images need {n_bytes / 1e9:.1f} GB in {tempfile.gettempdir()!r}, which "
+                f"has no room for them ({error.strerror}). Set TMPDIR to a folder on a larger disk, or freeze more "
+                "stages, or pass a smaller image_size",
+            ) from error
+        return np.memmap(file, dtype=dtype, mode="r+", shape=shape)
+
+
+def _own_place(n: int) -> int:
+    """Return a position below n that differs between processes; neighbours in number lie far apart."""
+    golden_ratio = 0.6180339887
+    return int(n * (os.getpid() * golden_ratio % 1))

@@ -1,0 +1,216 @@
+"""Cut a torchvision or timm network into an ordered list of stages that run one after the other.
+
+A stage ends where the authors of the architecture end one: a residual layer of ResNet, a block group of
+EfficientNet, everything up to a downsampling in the plain chains (VGG, MobileNetV2). The stem belongs to
+the first stage, so that ``freeze=k`` and the name ``"stage{k}"`` mean the same cut. The classifier is left
+out; for VGG-like networks this means all fully connected layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from .._exceptions import BackboneError
+
+Stages = list[list[nn.Module]]
+
+
+def split_into_stages(network: nn.Module) -> nn.Sequential:
+    """Return the network's convolutional body as ``Sequential(stage1=…, stage2=…, …)``.
+
+    The stages share their parameters with `network`. Run in order they give its last feature map; where the
+    architecture normalises or convolves after its global pooling (ConvNeXt, timm's MobileNetV3 and V4), the
+    last stage does so too, and its map is 1 × 1.
+
+    Raises
+    ------
+    BackboneError
+        If the architecture is not one of the families that can be cut.
+    """
+    family = type(network).__name__
+    if family not in _FAMILIES:
+        raise BackboneError(
+            f"Cannot cut a {family} into stages. Families that can be: {', '.join(sorted(_FAMILIES))}. "
+            "list_backbones() names every network that works."
+        )
+    stages = [nn.Sequential(*modules) for modules in _FAMILIES[family](network)]
+    body = nn.Sequential()
+    for number, stage in enumerate(stages, start=1):
+        body.add_module(f"stage{number}", stage)
+    for module in body.modules():
+        if hasattr(module, "inplace"):  # an in-place first layer would overwrite the stored input of a stage
+            setattr(module, "inplace", False)  # noqa: B010 - torch's type of an attribute is Tensor | Module
+    return body
+
+
+class StandardizedInput(nn.Module):
+    """Undo ImageNet's mean and deviation in favour of 0.5 and 0.5.
+
+    torchvision's ``transform_input``: its GoogLeNet and Inception weights came from another library.
+    """
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map normalised images (n, 3, H, W) to the range the original weights saw."""
+        mean = x.new_tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
+        std = x.new_tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
+        return (x * std + mean - 0.5) / 0.5
+
+
+def _children(module: Any, names: str) -> list[nn.Module]:
+    return [getattr(module, name) for name in names.split()]
+
+
+def _stem_then(stem: Sequence[nn.Module], groups: Iterable[Sequence[nn.Module]]) -> Stages:
+    first, *rest = groups
+    return [[*stem, *first], *(list(group) for group in rest)]
+
+
+def _downsamples(module: nn.Module) -> bool:
+    """Tell whether any convolution or pooling inside has a stride."""
+    strides = (getattr(inner, "stride", 1) for inner in module.modules())
+    return any(max(stride) > 1 if isinstance(stride, tuple) else stride > 1 for stride in strides)
+
+
+def _cut_at_downsampling(chain: Iterable[nn.Module], *, before: bool = True) -> Stages:
+    """Group a chain of blocks: a new stage starts before (or after) each block that downsamples."""
+    groups: Stages = [[]]
+    for block in chain:
+        strided = _downsamples(block)
+        if strided and before and groups[-1]:
+            groups.append([])
+        groups[-1].append(block)
+        if strided and not before:
+            groups.append([])
+    return [group for group in groups if group]
+
+
+def _resnet(net: Any) -> Stages:
+    activation = net.relu if hasattr(net, "relu") else net.act1
+    stem = [net.conv1, net.bn1, activation, net.maxpool]
+    return _stem_then(stem, [[layer] for layer in _children(net, "layer1 layer2 layer3 layer4")])
+
+
+def _vgg(net: Any) -> Stages:
+    return _cut_at_downsampling(net.features, before=False)
+
+
+def _alexnet(net: Any) -> Stages:
+    # Its first convolution has a stride too, so the poolings alone mark the stages.
+    features = list(net.features)
+    ends = [i + 1 for i, module in enumerate(features) if isinstance(module, nn.MaxPool2d)]
+    return [features[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+
+
+def _squeezenet(net: Any) -> Stages:
+    stem, *rest = _cut_at_downsampling(net.features)
+    return _stem_then(stem, rest)
+
+
+def _densenet(net: Any) -> Stages:
+    features = dict(net.features.named_children())
+    groups: Stages = [[]]
+    for name, module in features.items():
+        groups[-1].append(module)
+        if name.startswith("transition"):
+            groups.append([])
+    if type(features["norm5"]) is nn.BatchNorm2d:  # torchvision applies the last ReLU in forward
+        groups[-1].append(nn.ReLU())
+    return groups
+
+
+def _mobilenet_chain(net: Any) -> Stages:
+    chain = list(net.features)
+    stem, *rest = _cut_at_downsampling(chain[:-1])
+    return [*_stem_then(stem, rest), [chain[-1]]]
+
+
+def _mobilenet_v3(net: Any) -> Stages:
+    if hasattr(net, "features"):  # torchvision
+        return _mobilenet_chain(net)
+    blocks = _stem_then([net.conv_stem, net.bn1], [[block] for block in net.blocks])
+    return [*blocks, [net.global_pool, net.conv_head, net.norm_head, net.act2]]
+
+
+def _efficientnet(net: Any) -> Stages:
+    if hasattr(net, "features"):  # torchvision
+        stem, *rest = net.features
+        return _stem_then([stem], [[block] for block in rest])
+    blocks = _stem_then([net.conv_stem, net.bn1], [[block] for block in net.blocks])
+    return [*blocks, [net.conv_head, net.bn2]]
+
+
+def _convnext(net: Any) -> Stages:
+    if hasattr(net, "features"):  # torchvision: stem, stage, downsampling, stage, downsampling, …
+        stem, first, *rest = net.features
+        pairs = [rest[i : i + 2] for i in range(0, len(rest), 2)]
+        return [[stem, first], *pairs, [net.avgpool, net.classifier[0]]]
+    stages = _stem_then([net.stem], [[stage] for stage in net.stages])
+    if not hasattr(net.head, "norm"):  # the few that normalise before pooling
+        return [*stages, [net.norm_pre]]
+    return [*stages, [net.norm_pre, net.head.global_pool, net.head.norm]]
+
+
+def _regnet(net: Any) -> Stages:
+    if hasattr(net, "trunk_output"):  # torchvision
+        return _stem_then([net.stem], [[block] for block in net.trunk_output])
+    stages = _stem_then([net.stem], [[stage] for stage in _children(net, "s1 s2 s3 s4")])
+    return [*stages[:-1], [*stages[-1], net.final_conv]]
+
+
+def _shufflenet(net: Any) -> Stages:
+    groups = [[stage] for stage in _children(net, "stage2 stage3 stage4 conv5")]
+    return _stem_then([net.conv1, net.maxpool], groups)
+
+
+def _mnasnet(net: Any) -> Stages:
+    chain = list(net.layers)
+    blocks = [[stack] for stack in chain[8:14]]
+    return [*_stem_then(chain[:8], blocks), chain[14:]]
+
+
+def _googlenet(net: Any) -> Stages:
+    stem = _children(net, "conv1 maxpool1 conv2 conv3 maxpool2")
+    third = _children(net, "inception3a inception3b")
+    fourth = _children(net, "maxpool3 inception4a inception4b inception4c inception4d inception4e")
+    return _with_input_transform(net, [[*stem, *third], fourth, _children(net, "maxpool4 inception5a inception5b")])
+
+
+def _inception_v3(net: Any) -> Stages:
+    stem = _children(net, "Conv2d_1a_3x3 Conv2d_2a_3x3 Conv2d_2b_3x3 maxpool1 Conv2d_3b_1x1 Conv2d_4a_3x3 maxpool2")
+    groups = [
+        [*stem, *_children(net, "Mixed_5b Mixed_5c Mixed_5d")],
+        _children(net, "Mixed_6a Mixed_6b Mixed_6c Mixed_6d Mixed_6e"),
+        _children(net, "Mixed_7a Mixed_7b Mixed_7c"),
+    ]
+    return _with_input_transform(net, groups)
+
+
+def _with_input_transform(net: Any, stages: Stages) -> Stages:
+    return [[StandardizedInput(), *stages[0]], *stages[1:]] if net.transform_input else stages
+
+
+def _chain_of_stages(net: Any) -> Stages:
+    return [[stage] for stage in net.features]
+
+
+_FAMILIES: dict[str, Callable[[Any], Stages]] = {
+    "AlexNet": _alexnet,
+    "ConvNeXt": _convnext,
+    "DenseNet": _densenet,
+    "EfficientNet": _efficientnet,
+    "GoogLeNet": _googlenet,
+    "Inception3": _inception_v3,
+    "MNASNet": _mnasnet,
+    "MobileNetV2": _mobilenet_chain,
+    "MobileNetV3": _mobilenet_v3,
+    "RegNet": _regnet,
+    "ResNet": _resnet,
+    "ShallowCNN": _chain_of_stages,
+    "ShuffleNetV2": _shufflenet,
+    "SqueezeNet": _squeezenet,
+    "VGG": _vgg,
+}

@@ -1,0 +1,278 @@
+"""`find_duplicates`: which images are copies of each other, as groups for cross-validation.
+
+Each image becomes thumbnails of a few sizes. A copy is as like its original as the original, written as a JPEG of low
+quality, is like itself: what that does to the thumbnails is measured for each image, and is the unit in which two
+images may differ. Brightening is undone first, up to what it has cut off at white.
+"""
+
+from __future__ import annotations
+
+import io
+from numbers import Integral, Real
+
+import numpy as np
+from PIL import Image
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from scipy.spatial import KDTree
+from sklearn.utils._param_validation import Interval, StrOptions, validate_params
+
+from .._exceptions import ImageError
+from .._progress import map_ahead, progress_bar
+from .._threads import decoding_threads
+from ._bad_images import with_all_others
+from ._collection import Images, as_images
+
+SIDES = (8, 16, 48)  # of the thumbnails; pairs are compared at the largest that the smaller image allows
+PIXELS = 1.75  # of the image for each pixel of a thumbnail, at least: what JPEG does evens out over some
+QUALITY = 50  # of the JPEG that shows how much copies differ
+LEAST_NOISE = 0.035  # of the contrast; resizing and brightening may cost so much where JPEG does not
+MOST = 0.5  # of the contrast; what differs by more shows something else, however much it suffers from JPEG
+LEAST_SEEN = 0.02  # of a thumbnail; what is white everywhere else leaves too little to compare
+MOST_GAIN = 2  # of contrast; a larger one makes anything white
+CUT_OFF = 250  # grey levels; JPEG moves white by a few
+A_LITTLE = 0.15  # of a pixel; so near to what is cut off, little light is lost
+WHITE = 255  # a pixel of a thumbnail of which all but `A_LITTLE` is cut off
+
+GAINS = (1.0, 1.1, 1.2, 1.3, 1.4, 1.5)  # of brightness at which an image looks for copies
+COARSE = 3  # pixels of the largest thumbnail, each way, for one of those the search goes by
+COMPONENTS = 16  # of them all, which the search tree knows; more slow it down
+RADIUS = 0.4  # of the search, where 2 is the largest distance; JPEG, resizing and brightening made at most 0.33
+N_NEIGHBORS = 8
+_IMAGES = 16  # that one thread decodes at a time
+_PAIRS = 256  # compared at a time, so that they stay in the processor's cache
+
+
+@validate_params(
+    {
+        "tolerance": [Interval(Real, 0, None, closed="left")],
+        "image_shape": ["array-like", None],
+        "value_range": [StrOptions({"auto"}), "array-like"],
+        "n_jobs": [Integral, None],
+        "verbose": ["verbose"],
+    },
+    prefer_skip_nested_validation=True,
+)
+def find_duplicates(X, *, tolerance=2.0, image_shape=None, value_range="auto", n_jobs=None, verbose=0):
+    """Group images that are copies of each other, such as re-encoded, resized or brightened ones.
+
+    Copies that lie on both sides of a split make a score too good. The groups go to the splitters that keep groups
+    together, such as `sklearn.model_selection.GroupKFold`.
+
+    Parameters
+    ----------
+    X : images
+        A list, Series or array of file paths, file contents (bytes), PIL images, arrays or tensors, of any sizes; or
+        one array (n, H, W), (n, H, W, C) or (n, C, H, W); or flat rows with `image_shape`.
+    tolerance : float, default=2.0
+        How much copies may differ, after the best change of brightness and contrast: so many times as much as one of
+        them changes when it is written as a JPEG of quality 50. 0 finds identical thumbnails only.
+    image_shape : tuple of int, default=None
+        Shape of one image when `X` holds flat rows, as `numpy.reshape` takes it.
+    value_range : "auto" or (float, float), default="auto"
+        The values that mean black and white. ``"auto"``: 0 to 255 for uint8, 0 to 65535 for uint16, and
+        floats must lie between 0 and 1.
+    n_jobs : int, default=None
+        Threads that decode images. None takes as many as torch uses; -1 takes all cores.
+    verbose : int, default=0
+        1 shows a progress bar.
+
+    Returns
+    -------
+    groups : ndarray of shape (n_images,), int
+        Equal for copies, and different for all other images. Numbered from 0 in the order of first appearance.
+
+    Raises
+    ------
+    ImageError
+        If images cannot be read. The message lists them.
+
+    Notes
+    -----
+    Images are compared as squares of at most 48 × 48 pixels, whatever their aspect ratio. Mirrored, turned and cropped
+    images are no copies, nor are grey copies of colour images. Images without any contrast, and those of fewer than
+    14 pixels a side, are copies only if they are equal. Decoding takes most of the time; the thumbnails take 16 KB of
+    memory an image.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_sample_images
+    >>> from sktransfer import find_duplicates
+    >>> china, flower = load_sample_images().images
+    >>> find_duplicates([china, flower, china[::2, ::2], (0.8 * flower).astype("uint8")])
+    array([0, 1, 0, 1])
+    """
+    images = as_images(X, image_shape=image_shape, value_range=value_range)
+    thumbnails, levels, noise = _looks(images, n_jobs, verbose)
+    # Equal thumbnails are one node of the graph: a crowd of them would fill each other's neighbourhoods.
+    nodes: dict[bytes, int] = {}
+    node = np.array([nodes.setdefault(look.tobytes(), len(nodes)) for look in thumbnails[-1][:, 0]])
+    first = np.unique(node, return_index=True)[1]
+    pairs = first[_candidates(thumbnails[-1][first, 0])]
+    pairs = pairs[_are_copies(pairs, thumbnails, levels, noise, tolerance)]
+    left, right = node[pairs].T
+    graph = coo_array((np.ones(len(pairs)), (left, right)), shape=(len(first), len(first)))
+    component = connected_components(graph, directed=False)[1][node]
+    _, start, label = np.unique(component, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(start))[label]
+
+
+# What is kept of an image
+
+
+def _looks(images: Images, n_jobs: int | None, verbose: int) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
+    """Return for each image its thumbnails, the largest to compare it at, and what JPEG does to each.
+
+    Returns
+    -------
+    thumbnails : list of ndarray of shape (n, 2, side² · 3), uint8
+        One for each of `SIDES`.
+    levels : ndarray of shape (n,), int
+        Positions in `SIDES`; -1 where the image is too small for any.
+    noise : ndarray of shape (n_sides, n)
+        In units of the thumbnail's contrast.
+    """
+    least_side = 4 * SIDES[-1]
+
+    def look(i: int) -> tuple[list[np.ndarray], list[np.ndarray], int]:
+        image = Image.fromarray(images.decode(i, least_side))
+        side = min(image.size)
+        level = sum(side >= PIXELS * s for s in SIDES) - 1
+        if side > least_side:
+            shrink = least_side / side
+            image = image.resize((round(shrink * image.width), round(shrink * image.height)), Image.Resampling.BILINEAR)
+        return _thumbnails(image), _thumbnails(_as_jpeg(image)), level
+
+    def look_at_all(chunk: range) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
+        originals, jpegs, levels = zip(*map(look, chunk), strict=True)
+        originals, jpegs = ([np.stack(size) for size in zip(*x, strict=True)] for x in (originals, jpegs))
+        noise = np.stack([_residual(x, y) for x, y in zip(originals, jpegs, strict=True)])
+        noise[np.isinf(noise)] = 0  # an image that is not even like itself has nothing to compare
+        return originals, np.array(levels), noise
+
+    chunks = [range(start, min(start + _IMAGES, len(images))) for start in range(0, len(images), _IMAGES)]
+    workers = decoding_threads(n_jobs)
+    rows = []
+    with progress_bar(len(images), "Looking for duplicates", verbose) as bar:
+        try:
+            for looks in map_ahead(look_at_all, chunks, workers, 2 * workers):
+                rows.append(looks)
+                bar.update(len(looks[1]))
+        except ImageError as error:
+            raise with_all_others(error, images, least_side, workers) from error
+    thumbnails, levels, noise = zip(*rows, strict=True)
+    stacks = [np.concatenate(size) for size in zip(*thumbnails, strict=True)]
+    return stacks, np.concatenate(levels), np.concatenate(noise, axis=1)
+
+
+def _thumbnails(image: Image.Image) -> list[np.ndarray]:
+    """Return thumbnails, uint8 (2, side² · 3): the values, `WHITE` where they are cut off; and 1 where partly so."""
+    cut_off = None
+    if np.asarray(image).max() >= CUT_OFF:
+        cut_off = image.point(([0] * CUT_OFF + [255] * (256 - CUT_OFF)) * 3)
+    thumbnails = []
+    for side in reversed(SIDES):
+        small, small_cut_off = image.resize((side, side), Image.Resampling.BICUBIC), None
+        seen = np.zeros((2, side, side, 3), dtype=np.uint8)
+        seen[0] = np.asarray(small).clip(max=WHITE - 1)
+        if cut_off is not None:
+            small_cut_off = cut_off.resize((side, side), Image.Resampling.BILINEAR)
+            share = np.asarray(small_cut_off)
+            seen[0, share > 255 * (1 - A_LITTLE)] = WHITE
+            seen[1] = (share > 255 * A_LITTLE) & (share <= 255 * (1 - A_LITTLE))
+        thumbnails.append(seen.reshape(2, -1))
+        if side <= min(image.size):  # the next is made from this one, which is quicker
+            image, cut_off = small, small_cut_off
+    return thumbnails[::-1]
+
+
+def _as_jpeg(image: Image.Image) -> Image.Image:
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=QUALITY)
+    return Image.open(file).convert("RGB")
+
+
+# Which images look alike
+
+
+def _candidates(thumbnails: np.ndarray) -> np.ndarray:
+    """Return pairs of rows (m, 2) that look alike from afar, one of them at one of `GAINS` of its brightness."""
+    if len(thumbnails) < 2:
+        return np.empty((0, 2), dtype=int)
+    plain = _coarse(thumbnails, 1.0)
+    axes = np.linalg.eigh(plain.T @ plain)[1][:, -COMPONENTS:]
+    tree = KDTree(plain @ axes)
+    pairs = []
+    for gain in GAINS:
+        brighter = _coarse(thumbnails, gain)
+        # The components bring images closer together, never apart, so none within the radius is lost.
+        _, found = tree.query(brighter @ axes, N_NEIGHBORS, distance_upper_bound=RADIUS)
+        left, rank = np.nonzero(found < len(thumbnails))
+        right = found[left, rank]
+        near = np.linalg.norm(brighter[left] - plain[right], axis=1) <= RADIUS
+        pairs.append(np.sort(np.column_stack([left, right])[near & (left != right)], axis=1))
+    return np.unique(np.concatenate(pairs), axis=0)
+
+
+def _coarse(thumbnails: np.ndarray, gain: float) -> np.ndarray:
+    """Return small versions of brighter thumbnails, of mean 0 and length 1."""
+    n = SIDES[-1] // COARSE
+    rows = np.empty((len(thumbnails), n * n * 3), dtype=np.float32)
+    for start in range(0, len(rows), _PAIRS):
+        brighter = np.minimum(np.float32(gain) * thumbnails[start : start + _PAIRS], 255)
+        brighter = brighter.reshape(-1, n, COARSE, n * COARSE * 3).sum(axis=2)
+        rows[start : start + _PAIRS] = brighter.reshape(-1, n, n, COARSE, 3).sum(axis=3).reshape(-1, n * n * 3)
+    rows -= rows.mean(axis=1, keepdims=True)
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6)
+
+
+def _are_copies(
+    pairs: np.ndarray, thumbnails: list[np.ndarray], levels: np.ndarray, noise: np.ndarray, tolerance: float
+) -> np.ndarray:
+    """Tell which pairs (m, 2) of images are copies of each other."""
+    copies = np.zeros(len(pairs), dtype=bool)
+    level = levels[pairs].min(axis=1)
+    for i, size in enumerate(thumbnails):
+        allowed = np.minimum(tolerance * np.maximum(noise[i], LEAST_NOISE), MOST)
+        chosen = np.flatnonzero(level == i)
+        for start in range(0, len(chosen), _PAIRS):
+            part = chosen[start : start + _PAIRS]
+            left, right = pairs[part].T
+            copies[part] = _residual(size[left], size[right]) <= np.maximum(allowed[left], allowed[right])
+    return copies
+
+
+def _residual(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Return how far each row of `y` is from the best ``clip(a x + b, 0, 255)``, a > 0, in units of their contrast.
+
+    Pixels of which only part is cut off count nowhere, since how much of their light is lost is unknown.
+    """
+    partly = (x[:, 1] | y[:, 1]).astype(bool)
+    whole = ~partly.reshape(len(x), -1, 3).any(axis=2)
+    cut_off = [(image[:, 1] == 1) | (image[:, 0] == WHITE) for image in (x, y)]
+    free = (~(cut_off[0] | cut_off[1])).astype(np.float32)
+    swap = cut_off[0].sum(axis=1) > cut_off[1].sum(axis=1)
+    x, y = (np.where(swap[:, None], a[:, 0], b[:, 0]) for a, b in ((y, x), (x, y)))  # y follows from x
+    x, y = x.astype(np.float32), y.astype(np.float32)
+    total = np.maximum(free.sum(axis=1, keepdims=True), 1)
+    x -= (free * x).sum(axis=1, keepdims=True) / total
+    mean = (free * y).sum(axis=1, keepdims=True) / total
+    gain = (free * x * (y - mean)).sum(axis=1, keepdims=True) / np.maximum((free * x**2).sum(axis=1, keepdims=True), 1)
+    # In grey, which JPEG keeps better than colour; but it is the colours that are cut off.
+    expected, seen = (_grey(values) for values in (np.clip(gain * x + mean, 0, 255), y))
+    contrast = np.minimum(_deviation(expected, whole), _deviation(seen, whole)).clip(0.5)
+    # White agrees whatever was cut off there, so the difference is spread over the rest alone.
+    spread_over = np.maximum(whole.sum(axis=1) * free.mean(axis=1), 1)
+    difference = np.sqrt((whole * (expected - seen) ** 2).sum(axis=1) / spread_over)
+    comparable = (gain[:, 0] > 0) & (gain[:, 0] <= MOST_GAIN) & (whole.mean(axis=1) >= LEAST_SEEN)
+    return np.where(comparable, difference / contrast, np.inf)
+
+
+def _grey(rows: np.ndarray) -> np.ndarray:
+    return rows.reshape(len(rows), -1, 3) @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
+
+
+def _deviation(rows: np.ndarray, where: np.ndarray) -> np.ndarray:
+    total = np.maximum(where.sum(axis=1), 1)
+    mean = (where * rows).sum(axis=1) / total
+    return np.sqrt((where * (rows - mean[:, None]) ** 2).sum(axis=1) / total)

@@ -1,0 +1,82 @@
+"""From the parameters of an estimator to the objects that they name."""
+
+from __future__ import annotations
+
+import os
+from numbers import Integral
+
+from sklearn.base import BaseEstimator
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+
+from ._frozen._backbones import Backbone, load_backbone
+from ._frozen._engines import resolve_device
+from ._frozen._extraction import Extractor
+from ._frozen._store import resolve_store
+
+SHARED_CONSTRAINTS: dict[str, list] = {
+    "backbone": [str],
+    "weights": [str, os.PathLike, None],
+    "image_size": [Interval(Integral, 1, None, closed="left"), "array-like", None],
+    "crop": ["boolean", StrOptions({"auto"})],
+    "image_shape": ["array-like", None],
+    "value_range": [StrOptions({"auto"}), "array-like"],
+    "batch_size": [Interval(Integral, 1, None, closed="left")],
+    "precision": [StrOptions({"float32", "bfloat16"})],
+    "device": [str],
+    "memory": [str, os.PathLike, HasMethods("cache"), None],
+    "n_jobs": [Integral, None],
+    "verbose": ["verbose"],
+}
+
+
+def resolve_backbone(estimator: BaseEstimator, seed: int = 0) -> Backbone:
+    """Return the backbone that an estimator's parameters ask for, for images as they ask for."""
+    return as_seen(estimator, load_backbone(estimator.backbone, estimator.weights, seed))
+
+
+def as_seen(estimator: BaseEstimator, backbone: Backbone) -> Backbone:
+    """Return a backbone for images of the size and crop that an estimator's parameters ask for."""
+    # If the user sets image_size, showing the whole image would make objects smaller than in pretraining.
+    crop = estimator.image_size is not None if estimator.crop == "auto" else estimator.crop
+    return backbone.with_image_size(estimator.image_size, crop)
+
+
+def make_extractor(estimator: BaseEstimator, backbone: Backbone) -> Extractor:
+    """Return what computes the backbone's activations as the estimator's parameters have it."""
+    return Extractor(
+        backbone,
+        resolve_store(estimator.memory),
+        engine=getattr(estimator, "engine", "auto"),
+        device=resolve_device(estimator.device),
+        precision=estimator.precision,
+        batch_size=estimator.batch_size,
+        n_jobs=estimator.n_jobs,
+        verbose=estimator.verbose,
+    )
+
+
+def resolve_stage(stage: str, backbone: Backbone) -> int:
+    """Return how many stages lie up to and including the one of that name."""
+    names = backbone.stage_names
+    if stage not in names:
+        raise ValueError(
+            f"{backbone.name!r} has no stage {stage!r}. Its stages, from input to output: {', '.join(names)}."
+        )
+    return names.index(stage) + 1
+
+
+def resolve_freeze(freeze: int | str, backbone: Backbone) -> int:
+    """Return how many stages ``freeze`` asks to freeze."""
+    n_stages = len(backbone.stages)
+    if freeze == "all":
+        return n_stages
+    if freeze == "auto":
+        return n_stages // 2 if backbone.pretrained else 0
+    if isinstance(freeze, str):
+        return resolve_stage(freeze, backbone)
+    if freeze > n_stages:
+        raise ValueError(
+            f"freeze={freeze} is out of range: {backbone.name!r} has {n_stages} stages, "
+            f"{', '.join(backbone.stage_names)}. Pass 0 to {n_stages}, a stage's name, or 'all'."
+        )
+    return int(freeze)

@@ -1,0 +1,1 @@
+"""Which strategy suits the images: read `_candidates` first, then `_race`."""

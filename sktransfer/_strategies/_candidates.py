@@ -1,0 +1,87 @@
+"""The usual ways to apply a pretrained network to other images, each an estimator with a name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sklearn.base import BaseEstimator
+from sklearn.pipeline import Pipeline
+from sklearn.svm import SVC
+
+from .._classifier import FineTunedCNNClassifier
+from .._features import PretrainedCNNFeatures, make_feature_classifier
+from .._frozen._backbones import DEFAULT_BACKBONE, load_backbone
+from .._linear import CheckedGridSearchCV
+
+LINEAR, SVM, DENSE = "features + linear", "features + SVM", "dense head"
+SHALLOW, SCRATCH = "shallow from scratch", "from scratch"
+N_VIEWS = 8  # stored views of each image; see STRAT-04 in docs/design/strategies.md
+
+
+def make_strategies(
+    backbone: str = DEFAULT_BACKBONE, *, augment: Any = None, random_state: int = 0, **params: Any
+) -> dict[str, BaseEstimator]:
+    """Return the usual ways to apply a pretrained network to other images, the cheapest first.
+
+    Parameters
+    ----------
+    backbone : str, default="efficientnet_lite0"
+        The network; `list_backbones` names them all.
+    augment : {"photo", "any_orientation", "text"}, callable or None, default=None
+        For those that train stages, as in `FineTunedCNNClassifier`. Eight views of each image are stored, so that
+        frozen stages run once for all folds.
+    random_state : int, default=0
+        For the training.
+    **params
+        Parameters that `PretrainedCNNFeatures` and `FineTunedCNNClassifier` share, such as `image_size`, `image_shape`,
+        `value_range`, `memory`, `weights`, or `n_jobs`, the threads that decode images.
+
+    Returns
+    -------
+    strategies : dict of str to estimator
+        ``"features + linear"``, `make_feature_classifier`; ``"features + SVM"``, the same features with a kernel, but
+        no probabilities; ``"dense head"`` of 256 units on the frozen network; ``"fine-tuned, freeze=k"`` for the last
+        quarter of the stages, the last half, and all; ``"shallow from scratch"``, a CNN of four layers;
+        ``"from scratch"``, the backbone without its weights. Add your own, or delete some, before you pass it to
+        `compare_strategies`.
+
+    Raises
+    ------
+    ValueError
+        If one of `params` is not a parameter of both estimators.
+    UnknownBackboneError
+        If there is no such backbone.
+
+    Examples
+    --------
+    >>> from sktransfer import make_strategies
+    >>> list(make_strategies(augment="photo"))[:4]
+    ['features + linear', 'features + SVM', 'dense head', 'fine-tuned, freeze=6']
+    """
+    common = PretrainedCNNFeatures().get_params().keys() & FineTunedCNNClassifier().get_params().keys()
+    unknown = sorted(params.keys() - common)
+    if unknown:
+        raise ValueError(
+            f"There is no parameter {unknown[0]!r} that all strategies share. There are: {sorted(common)}."
+        )
+    shared = {"backbone": backbone, **params}
+    tuned = {"augment": augment, "n_views": None if augment is None else N_VIEWS, "random_state": random_state}
+    n_stages = len(load_backbone(backbone, None).stages)
+    depths = dict.fromkeys([n_stages * 3 // 4, n_stages // 2, 0])
+    fine_tuned = [
+        (f"fine-tuned, freeze={depth}", FineTunedCNNClassifier(**shared, **tuned, freeze=depth)) for depth in depths
+    ]
+    features = PretrainedCNNFeatures(**{**shared, "layer": "all", "normalize": True})
+    svm = CheckedGridSearchCV(SVC(), {"C": [1, 10, 100]}, cv=3)
+    # Its features are those of the linear model, cropped alike, so that they are computed once for both.
+    dense = {"crop": True, **shared, "freeze": "all", "head_hidden": (256,), "random_state": random_state}
+    scratch = {**shared, **tuned, "weights": None, "n_views": None}
+    return {
+        LINEAR: make_feature_classifier(**shared, cv=3),
+        SVM: Pipeline([("features", features), ("classifier", svm)]),
+        DENSE: FineTunedCNNClassifier(**dense),
+        **dict(fine_tuned[:-1]),
+        SHALLOW: FineTunedCNNClassifier(**{**scratch, "backbone": "shallow_cnn"}),
+        **dict(fine_tuned[-1:]),
+        SCRATCH: FineTunedCNNClassifier(**scratch),
+    }

@@ -1,0 +1,141 @@
+"""How long fits will take on this machine, from short ones on a few of the images."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from sklearn.base import BaseEstimator, clone
+from sklearn.compose import ColumnTransformer
+from sklearn.pipeline import FeatureUnion, Pipeline
+from sklearn.utils import _safe_indexing
+
+from .._classifier import FineTunedCNNClassifier
+from .._features import PretrainedCNNFeatures
+from .._finetuning._recipe import resolve_recipe
+from .._finetuning._training_data import FrozenBody, make_views
+from .._images._collection import as_images
+from .._parameters import make_extractor, resolve_backbone, resolve_freeze
+from ._sampling import pilot_rows
+
+
+class Cost(NamedTuple):
+    """Seconds per image.
+
+    Attributes
+    ----------
+    frozen : float
+        Once per image, however many folds it is in.
+    training : float
+        Per training image and epoch.
+    testing : float
+        Per test image.
+    """
+
+    frozen: float
+    training: float
+    testing: float
+
+    def seconds(self, estimator: BaseEstimator, n_images: int, n_train: Sequence[int], n_test: Sequence[int]) -> float:
+        """Return what fits to so many images each, and tests on so many, cost in all."""
+        seen = sum(n * _n_epochs(estimator, n) for n in n_train)
+        return self.frozen * n_images + self.training * seen + self.testing * sum(n_test)
+
+
+def measure_cost(estimator: BaseEstimator, X: Any, y: np.ndarray, *, anew: bool = False) -> Cost:
+    """Time an estimator on a few images.
+
+    What is in the store by now costs next to nothing, as it will in the fits; `anew` passes over it. What lies behind
+    features, such as a linear model, and estimators without a network are taken as free: their time does not grow in
+    proportion to the number of images, so that a few tell nothing.
+    """
+    rows = pilot_rows(y)
+    labels = y[rows]
+    cost = Cost(0.0, 0.0, 0.0)
+    for part, images in image_readers(estimator, _safe_indexing(X, rows)):
+        if isinstance(part, FineTunedCNNClassifier):
+            more = _cost_of_training(part, images, labels, anew)
+        else:
+            more = Cost(seconds_of_features(part, images, anew=anew), 0.0, 0.0)
+        cost = Cost(*map(sum, zip(cost, more, strict=True)))
+    return cost
+
+
+def image_readers(estimator: Any, X: Any) -> Iterator[tuple[BaseEstimator, Any]]:
+    """Yield what within an estimator reads images straight from X, each with the images that it reads.
+
+    A column transformer hands a column of a table to each of its transformers. What follows another transformer in a
+    pipeline reads nothing of X. A search counts as one fit, since the number of its fits is not known.
+    """
+    if isinstance(estimator, (PretrainedCNNFeatures, FineTunedCNNClassifier)):
+        yield estimator, X
+    elif isinstance(estimator, Pipeline):
+        steps = [step for _, step in estimator.steps if step not in (None, "passthrough")]
+        yield from image_readers(steps[0], X)
+    elif isinstance(estimator, FeatureUnion):
+        for _, part in estimator.transformer_list:
+            yield from image_readers(part, X)
+    elif isinstance(estimator, ColumnTransformer):
+        for _, part, columns in estimator.transformers:
+            if not isinstance(part, str):  # "drop", "passthrough"
+                chosen = columns(X) if callable(columns) else columns
+                yield from image_readers(part, _safe_indexing(X, chosen, axis=1))
+    elif isinstance(getattr(estimator, "estimator", None), BaseEstimator):
+        yield from image_readers(estimator.estimator, X)
+
+
+def seconds_of_features(features: PretrainedCNNFeatures, images: Any, *, anew: bool = False) -> float:
+    """Return the seconds that the features of one image cost; `anew` passes over what is stored."""
+    backbone = resolve_backbone(features)
+    extractor = make_extractor(features, backbone)
+    extractor.verbose = 0
+    if anew:
+        extractor.store = None
+    images = as_images(images, image_shape=features.image_shape, value_range=features.value_range)
+    cuts = features._cuts(backbone)
+    return _per_image(lambda rows: extractor.run(images, cuts, features.pooling, indices=rows), len(images))
+
+
+def _cost_of_training(classifier: FineTunedCNNClassifier, images: Any, labels: np.ndarray, anew: bool) -> Cost:
+    frozen = _seconds_of_frozen_stages(classifier, images, anew)
+    pilot = clone(classifier).set_params(
+        max_epochs=2, early_stopping=False, warm_start=False, callbacks=None, verbose=0
+    )
+    pilot.fit(images, labels)
+    start = time.perf_counter()
+    pilot.predict(images)
+    testing = (time.perf_counter() - start) / len(labels)
+    return Cost(frozen, pilot.history_[-1]["seconds"] / len(labels), testing)  # the first epoch warms up
+
+
+def _seconds_of_frozen_stages(classifier: FineTunedCNNClassifier, images: Any, anew: bool) -> float:
+    """Return what one image costs before any training: its features for the first head, and its views at the cut."""
+    backbone = resolve_backbone(classifier)
+    body = FrozenBody(make_extractor(classifier, backbone), resolve_freeze(classifier.freeze, backbone))
+    body.extractor.verbose = 0
+    if anew:
+        body.extractor.store = None
+    images = as_images(images, image_shape=classifier.image_shape, value_range=classifier.value_range)
+    seconds = _per_image(lambda rows: body.features(images, rows), len(images)) if backbone.pretrained else 0.0
+    if body.n_frozen == 0:
+        return seconds
+    if classifier.augment is None or classifier.n_views is None:
+        return seconds + _per_image(lambda rows: body.activations(images, rows), len(images))
+    views = make_views(classifier, classifier.n_views)
+    return seconds + _per_image(lambda rows: body.activations(images, rows, views), len(images))
+
+
+def _per_image(work: Callable[[np.ndarray], object], n: int) -> float:
+    work(np.array([0]))  # loads, converts and compiles
+    start = time.perf_counter()
+    work(np.arange(1, n))
+    return (time.perf_counter() - start) / (n - 1)
+
+
+def _n_epochs(estimator: BaseEstimator, n_train: int) -> int:
+    last = estimator.steps[-1][1] if isinstance(estimator, Pipeline) else estimator
+    if not isinstance(last, FineTunedCNNClassifier):
+        return 0
+    return resolve_recipe(last, n_train, pretrained=last.weights is not None).max_epochs

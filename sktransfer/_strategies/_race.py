@@ -1,0 +1,367 @@
+"""Run strategies on the same folds, against the clock, and keep what is finished."""
+
+from __future__ import annotations
+
+import difflib
+import tempfile
+import time
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator, clone
+from sklearn.dummy import DummyClassifier
+from sklearn.metrics import check_scoring, get_scorer, get_scorer_names
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, check_cv
+from sklearn.utils import _safe_indexing, check_consistent_length
+from sklearn.utils.parallel import Parallel, delayed
+from sklearn.utils.validation import _num_samples
+from tqdm import tqdm
+
+from .._classifier import FineTunedCNNClassifier
+from .._features import PretrainedCNNFeatures
+from .._images._duplicates import find_duplicates
+from .._progress import progress_bar
+from .._summaries import duration
+from .._validation import check_folds, check_labels
+from ._candidates import make_strategies
+from ._failures import in_a_line, raise_all, raise_if_images_are_bad
+from ._fit_times import image_readers, measure_cost
+from ._result import StrategyComparison
+
+Split = tuple[np.ndarray, np.ndarray]
+
+
+def compare_strategies(
+    X: Any,
+    y: Any,
+    *,
+    strategies: str | Sequence[str] | Mapping[str, BaseEstimator] = "all",
+    cv: Any = 5,
+    groups: Any = None,
+    scoring: Any = "accuracy",
+    time_budget: float | None = None,
+    n_jobs: int | None = None,
+    refit: bool = True,
+    random_state: int = 0,
+    verbose: int = 0,
+    **params: Any,
+) -> StrategyComparison:
+    """Cross-validate several ways to use a pretrained network on the same folds.
+
+    Whatever is frozen is computed once for all strategies, folds and processes: activations are kept in a temporary
+    folder meanwhile, or in `memory`.
+
+    Parameters
+    ----------
+    X : images
+        Anything that `PretrainedCNNFeatures` accepts.
+    y : array-like of shape (n_images,)
+        Labels.
+    strategies : "all", str, list of str, or dict of str to estimator, default="all"
+        ``"all"`` takes `make_strategies`, a name or a list some of them. A dict may hold any estimators, such as
+        ``{**make_strategies("timm/convnext_tiny"), "mine": my_pipeline}``. They are run in order: put the cheap first.
+    cv : int, splitter or iterable, default=5
+        As in `sklearn.model_selection.cross_validate`. A number shuffles, within classes, or whole groups if
+        `groups` are given.
+    groups : array-like of shape (n_images,), default=None
+        Images of one group (a patient, an object, copies of an image) never stand in both training and test images.
+        `find_duplicates` finds copies.
+    scoring : str or callable, default="accuracy"
+        As in scikit-learn; more is better. A strategy without the probabilities that a score needs is left out.
+    time_budget : float, default=None
+        Seconds for everything, the last fit included. A strategy that is not expected to finish, by a short trial, is
+        left out; one that takes longer than expected is stopped between two folds. Both are named in the result. The
+        first one is always run. None of them is shortened: a score is that of the strategy as it is.
+    n_jobs : int, default=None
+        Folds to run at a time, in processes. One already uses all cores for what takes longest.
+    refit : bool, default=True
+        Fit the best strategy to all images, as `best_estimator_`.
+    random_state : int, default=0
+        For the folds and the training.
+    verbose : int, default=0
+        1 shows one progress bar over all fits.
+    **params
+        Parameters of `make_strategies`: `augment`, `backbone`, `image_size`, `image_shape`, `memory`, and so on. Not
+        with a dict, whose estimators have their own.
+
+    Returns
+    -------
+    StrategyComparison
+        With the methods `summary`, `to_frame` and `plot`. A strategy that fails is named in ``left_out_`` with the
+        reason; the others go on.
+
+    Raises
+    ------
+    ValueError
+        If a strategy is unknown (the message lists them), or if the score cannot be computed for these labels.
+    LabelError
+        If a label is missing, if there is one class only, or if a class has fewer images than there are folds.
+    ImageError
+        If images cannot be read. The message lists them.
+    TrainingError
+        If every strategy fails; with all reasons. If all fail for the same one, it is that error.
+
+    Warns
+    -----
+    UserWarning
+        If near-identical images stand in training and test images of a fold, or if the best strategy cannot be fitted
+        to all images; then there is no ``best_estimator_``.
+
+    Examples
+    --------
+    >>> from sktransfer import compare_strategies
+    >>> comparison = compare_strategies(X, y, augment="photo", cv=3, time_budget=600)  # doctest: +SKIP
+    >>> print(comparison.summary())  # doctest: +SKIP
+    """
+    deadline = np.inf if time_budget is None else time.perf_counter() + time_budget
+    y = check_labels(y, _num_samples(X))
+    _check_scoring(scoring, y)
+    chosen = _chosen(strategies, params, random_state)
+    splits = _splits(cv, X, y, groups, random_state)
+    _warn_of_leaks(X, splits, chosen.values())
+
+    n_train, n_test = ([len(part) for part in parts] for parts in zip(*splits, strict=True))
+    comparison = StrategyComparison(_score_name(scoring), n_train, n_test)
+    errors: dict[str, Exception] = {}
+    with (
+        tempfile.TemporaryDirectory(prefix="sktransfer-", ignore_cleanup_errors=True) as folder,
+        progress_bar(len(chosen) * len(splits) + refit, "Comparing strategies", verbose) as bar,
+    ):
+        bar.unit = "fit"
+        race = _Race(X, y, splits, scoring, n_jobs, refit, deadline, bar)
+        for name, estimator in chosen.items():
+            bar.set_postfix_str(name)
+            began, done = time.perf_counter(), bar.n
+            try:
+                scores, reason = race.run(_with_memory(estimator, folder), always=not comparison.scores_)
+            except Exception as error:
+                raise_if_images_are_bad(error)
+                scores, reason = [], _why_it_failed(error, scoring)
+                errors[name] = error
+            bar.update(done + len(splits) - bar.n)
+            if reason:
+                comparison.left_out_[name] = reason
+                continue
+            comparison.estimators[name] = estimator
+            comparison.scores_[name] = np.array(scores)
+            comparison.seconds_[name] = time.perf_counter() - began
+        if not comparison.scores_:
+            raise_all("No strategy could be run", errors)
+        if refit:
+            best = comparison.best_strategy_
+            bar.set_postfix_str(f"fitting {best} to all images")
+            try:
+                memories = _memories(chosen[best])
+                fitted = _with_memory(chosen[best], folder, memories).fit(X, y)
+                comparison.best_estimator_ = fitted.set_params(**memories)
+            except Exception as error:
+                warnings.warn(
+                    f"{best!r} could not be fitted to all images, so there is no best_estimator_: {in_a_line(error)}",
+                    stacklevel=2,
+                )
+            bar.update()
+    return comparison
+
+
+class _Race:
+    """Runs strategies one after the other on the same folds, against the clock.
+
+    Parameters
+    ----------
+    X : images
+    y : ndarray of shape (n_images,)
+    splits : list of (train, test)
+    scoring : str, callable or None
+    n_jobs : int or None
+    refit : bool
+        Keep time for a last fit of the slowest.
+    deadline : float
+        By `time.perf_counter`; infinite without a time budget.
+    bar : tqdm
+    """
+
+    def __init__(
+        self,
+        X: Any,
+        y: np.ndarray,
+        splits: list[Split],
+        scoring: Any,
+        n_jobs: int | None,
+        refit: bool,
+        deadline: float,
+        bar: tqdm,
+    ) -> None:
+        self.X, self.y, self.splits, self.scoring, self.n_jobs = X, y, splits, scoring, n_jobs
+        self.refit, self.deadline, self.bar = refit, deadline, bar
+        self.slowest = 0.0  # seconds per fold, without what is frozen
+        self.longest_trial = 0.0  # seconds
+
+    def run(self, estimator: BaseEstimator, *, always: bool) -> tuple[list[float], str]:
+        """Return the scores of the folds, and why the strategy is left out, or "" if it is not."""
+        if not always and self.seconds_left() <= 2 * self.longest_trial:  # the next trial may take longer than the last
+            return [], "the time was up"
+        if not always and np.isfinite(self.deadline):
+            needed = self.expected_seconds(estimator)
+            left = self.seconds_left()  # after the trial, which takes its time too
+            if needed > left:
+                return [], f"needs about {duration(needed)}, and {duration(max(left, 0))} were left"
+        scores: list[float] = []
+        ends = [time.perf_counter()]
+        for score in self.fold_scores(estimator):
+            if not np.isfinite(score):
+                raise ValueError(f"the score of fold {len(scores) + 1} is {score}")
+            scores.append(score)
+            ends.append(time.perf_counter())
+            self.bar.update()
+            if not always and len(scores) < len(self.splits) and self.seconds_left() < 0:
+                return scores, f"stopped after {len(scores)} of {len(self.splits)} folds, when the time was up"
+        self.slowest = max(self.slowest, min(np.diff(ends)))
+        return scores, ""
+
+    def expected_seconds(self, estimator: BaseEstimator) -> float:
+        """Return about how long all folds take, and a last fit."""
+        start = time.perf_counter()
+        cost = measure_cost(estimator, self.X, self.y)
+        self.longest_trial = max(self.longest_trial, time.perf_counter() - start)
+        n_train, n_test = ([len(part) for part in parts] for parts in zip(*self.splits, strict=True))
+        n_train += [len(self.y)] * self.refit
+        return cost.seconds(estimator, len(self.y), n_train, n_test)
+
+    def seconds_left(self) -> float:
+        """Return what is left of the budget, without what a last fit of the slowest so far takes."""
+        reserve = self.refit * self.slowest * len(self.y) / len(self.splits[0][0])
+        return self.deadline - time.perf_counter() - reserve
+
+    def fold_scores(self, estimator: BaseEstimator) -> Iterator[float]:
+        """Yield the score of each fold, in order, as soon as it is there."""
+        parallel = Parallel(n_jobs=self.n_jobs, return_as="generator")
+        scorer = check_scoring(estimator, scoring=self.scoring)
+        return parallel(
+            delayed(_fold_score)(estimator, self.X, self.y, train, test, scorer) for train, test in self.splits
+        )
+
+
+def _fold_score(
+    estimator: BaseEstimator, X: Any, y: np.ndarray, train: np.ndarray, test: np.ndarray, scorer: Any
+) -> float:
+    fitted = clone(estimator).fit(_safe_indexing(X, train), y[train])
+    return float(scorer(fitted, _safe_indexing(X, test), y[test]))
+
+
+def _chosen(strategies: Any, params: dict[str, Any], random_state: int) -> dict[str, BaseEstimator]:
+    if isinstance(strategies, Mapping):
+        if not strategies:
+            raise ValueError("strategies={} names none. Pass at least one, or strategies='all'.")
+        if params:
+            raise ValueError(
+                f"{', '.join(params)}: estimators in a dict have parameters of their own. Set them there, or pass them "
+                "to make_strategies."
+            )
+        return dict(strategies)
+    known = make_strategies(**params, random_state=random_state)
+    if isinstance(strategies, str):
+        strategies = list(known) if strategies == "all" else [strategies]
+    unknown = [name for name in strategies if name not in known]
+    if unknown or not strategies:
+        raise ValueError(f"strategies={list(strategies)!r}: expected 'all', a dict, or some of {list(known)}.")
+    return {name: known[name] for name in known if name in strategies}
+
+
+def _splits(cv: Any, X: Any, y: np.ndarray, groups: Any, random_state: int) -> list[Split]:
+    if groups is not None:
+        check_consistent_length(y, groups)
+    if not isinstance(cv, Integral):
+        return list(check_cv(cv, y, classifier=True).split(X, y, groups))
+    check_folds(y, int(cv))
+    if groups is not None and len(np.unique(groups)) < int(cv):  # scikit-learn before 1.9 makes empty folds of them
+        raise ValueError(
+            f"groups holds {len(np.unique(groups))} different groups, fewer than cv={cv} folds. Pass a smaller cv, or "
+            "more groups."
+        )
+    splitter = StratifiedKFold if groups is None else StratifiedGroupKFold
+    return list(splitter(int(cv), shuffle=True, random_state=random_state).split(X, y, groups))
+
+
+def _parts(estimator: BaseEstimator) -> dict[str, BaseEstimator]:
+    """Return what within an estimator reads images, by the prefix of its parameters."""
+    within = {f"{name}__": part for name, part in estimator.get_params().items()}
+    kinds = (PretrainedCNNFeatures, FineTunedCNNClassifier)
+    return {prefix: part for prefix, part in {"": estimator, **within}.items() if isinstance(part, kinds)}
+
+
+def _memories(estimator: BaseEstimator) -> dict[str, Any]:
+    """Return where an estimator, or the steps of a pipeline, keep activations, by the name of the parameter.
+
+    What a search or a column transformer holds is left alone: these fit clones, whose parameters cannot be set back
+    afterwards.
+    """
+    own = {"", *(f"{name}__" for name, _ in getattr(estimator, "steps", ()))}
+    return {f"{prefix}memory": part.memory for prefix, part in _parts(estimator).items() if prefix in own}
+
+
+def _with_memory(estimator: BaseEstimator, folder: str, memories: Mapping[str, Any] | None = None) -> BaseEstimator:
+    """Return a clone whose parts keep activations in a folder, if not in one of their own."""
+    if memories is None:
+        memories = {f"{prefix}memory": part.memory for prefix, part in _parts(estimator).items()}
+    return clone(estimator).set_params(**{name: folder for name, memory in memories.items() if memory is None})
+
+
+def _warn_of_leaks(X: Any, splits: list[Split], estimators: Iterable[BaseEstimator]) -> None:
+    copies = _copies(X, estimators)
+    if copies is None:
+        return
+    leaked = {image for train, test in splits for image in test[np.isin(copies[test], copies[train])]}
+    if leaked:
+        warnings.warn(
+            f"{len(leaked)} of {len(copies)} images have a near-identical one on the other side of a fold, so the "
+            "scores may be too good. Keep copies together: groups=find_duplicates(X).",
+            stacklevel=3,
+        )
+
+
+def _copies(X: Any, estimators: Iterable[BaseEstimator]) -> np.ndarray | None:
+    """Return the groups of near-identical images, or None if none of the estimators reads images from X."""
+    for estimator in estimators:
+        try:
+            for part, images in image_readers(estimator, X):
+                return find_duplicates(images, image_shape=part.image_shape, value_range=part.value_range)
+        except Exception as error:  # a part that does not fit X costs its strategy, as soon as that is run
+            raise_if_images_are_bad(error)
+    return None
+
+
+def _check_scoring(scoring: Any, y: np.ndarray) -> None:
+    """Refuse a score that does not exist, or that cannot be computed for these labels, whatever the strategy."""
+    if isinstance(scoring, (list, tuple, set, Mapping)):
+        raise ValueError(f"scoring={scoring!r}: expected the name of one score, or a callable.")
+    if not isinstance(scoring, str):
+        return
+    known = get_scorer_names()
+    if scoring not in known:
+        near = [name for name in known if name.startswith(scoring)] or difflib.get_close_matches(scoring, known)
+        hint = f" Did you mean {' or '.join(map(repr, near[:3]))}?" if near else ""
+        raise ValueError(f"There is no scoring={scoring!r}.{hint} sklearn.metrics.get_scorer_names() lists all.")
+    rows = np.zeros((len(y), 1))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of classes that guessing never names
+            get_scorer(scoring)(DummyClassifier().fit(rows, y), rows, y)
+    except Exception as error:
+        others = [name for name in known if name.startswith(f"{scoring}_")]
+        hint = f" For several classes there are {', '.join(others)}." if others else ""
+        raise ValueError(f"scoring={scoring!r} cannot be computed for these labels: {error}.{hint}") from error
+
+
+def _why_it_failed(error: Exception, scoring: Any) -> str:
+    if isinstance(error, AttributeError) and "predict_proba" in str(error):
+        return f"gives no probabilities, which scoring={scoring!r} needs"
+    return f"failed: {in_a_line(error)}"
+
+
+def _score_name(scoring: Any) -> str:
+    if scoring is None:
+        return "score"
+    return scoring if isinstance(scoring, str) else getattr(scoring, "__name__", type(scoring).__name__)

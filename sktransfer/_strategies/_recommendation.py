@@ -1,0 +1,261 @@
+"""Which way to use a pretrained network, for these images? Rules of thumb, with the measured facts behind them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.model_selection import StratifiedKFold, cross_val_score
+from sklearn.utils import _safe_indexing
+from sklearn.utils.validation import _num_samples
+
+from .._features import PretrainedCNNFeatures
+from .._frozen._backbones import DEFAULT_BACKBONE, load_backbone
+from .._images._collection import as_images
+from .._linear import OneThreadLogisticRegression
+from .._validation import check_class_sizes, check_labels
+from ._candidates import LINEAR, SCRATCH, make_strategies
+from ._failures import in_a_line, raise_if_images_are_bad
+from ._fit_times import measure_cost
+from ._ranking import PROBE_C
+from ._sampling import sample_rows
+
+N_PROBED = 600  # images whose features are looked at
+MOST_FOLDS = 5
+LEAST_SKILL = 0.02  # below which a share of it means nothing, however many images show it
+
+# docs/design/strategies.md explains FEW, SOME and MANY in STRAT-09, and FAR and SOLVED in STRAT-08. FEW and FAR rest on
+# measurements, the others on the literature alone.
+FEW = 100  # images, below which training the network itself is not worth its time
+SOME = 5_000  # images of a far domain that can teach all stages
+MANY = 50_000  # images of a far domain that can teach a network everything
+FAR = (
+    0.7  # share of the network's skill that its first half has already; clothes 0.57, wallpaper 0.79, solar cells 0.93
+)
+SOLVED = 0.97  # skill that leaves nothing to gain
+UNEVEN = 5  # times as many images in the largest class as in the smallest
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """What `recommend_strategy` advises, and why.
+
+    Attributes
+    ----------
+    strategy : str
+        A name in `make_strategies`.
+    estimator : estimator
+        Ready to fit.
+    reasons : list of str
+        In words, one for each fact that counted.
+    n_images, n_classes : int
+    smallest_class, largest_class : int
+        Images in them.
+    image_sizes : tuple of (int, int)
+        Smallest and largest shorter side in pixels, of a sample.
+    skill : float
+        Of a linear model on the network's last features, cross-validated: 0 is guessing the largest class, 1 is
+        perfect.
+    distance : float
+        From the images that the network was trained on: how much of `skill` the first half of its stages has already.
+        0 to about 1. The first half sees edges and textures, which all images have; the second half sees what
+        photos of things are made of. The nearer the images, the more the second half adds. nan where the features
+        tell the classes apart no better than guessing, by twice the standard error of `skill`: then it cannot be told.
+    minutes : dict of str to float
+        Expected time to fit each strategy once on this machine, with nothing stored, by a short trial. What a linear
+        model or an SVM takes behind the features is not in it.
+    left_out : dict of str to str
+        The strategies whose trial failed, and why.
+    """
+
+    __module__ = "sktransfer"
+
+    strategy: str
+    estimator: BaseEstimator
+    reasons: list[str]
+    n_images: int
+    n_classes: int
+    smallest_class: int
+    largest_class: int
+    image_sizes: tuple[int, int]
+    skill: float
+    distance: float
+    minutes: dict[str, float]
+    left_out: dict[str, str] = field(default_factory=dict)
+
+    def summary(self) -> str:
+        """Return the advice, the reasons and the times in words."""
+        lines = [f"Recommended: {self.strategy}", "", *(f"- {reason}" for reason in self.reasons), ""]
+        lines += ["Expected minutes for one fit on this machine:"]
+        lines += [f"  {minutes:6.1f}  {name}" for name, minutes in self.minutes.items()]
+        lines += [f"  {'–':>6}  {name}: {reason}" for name, reason in self.left_out.items()]
+        return "\n".join([*lines, "", "compare_strategies tries them on the same folds."])
+
+
+def recommend_strategy(
+    X: Any,
+    y: Any,
+    *,
+    backbone: str = DEFAULT_BACKBONE,
+    augment: Any = None,
+    random_state: int = 0,
+    **params: Any,
+) -> Recommendation:
+    """Advise how to use a pretrained network for these images.
+
+    The advice follows from the number of images, from how well a linear model on the network's features tells the
+    classes apart, and from how far the images are from those that the network was trained on. Up to 600 of the images
+    are looked at for this: a linear model is cross-validated on the features of the last stage, and on those of the
+    first half of the stages. The features are stored, so a fit that follows does not compute them again.
+
+    Parameters
+    ----------
+    X : images
+        Anything that `PretrainedCNNFeatures` accepts.
+    y : array-like of shape (n_images,)
+        Labels.
+    backbone : str, default="efficientnet_lite0"
+        The network; `list_backbones` names them all.
+    augment : {"photo", "any_orientation", "text"}, callable or None, default=None
+        The random changes that suit the images, for the estimators that train stages.
+    random_state : int, default=0
+        Of the sample, the folds and the training.
+    **params
+        Further parameters of `make_strategies`, such as `memory`, `image_size` or `image_shape`.
+
+    Returns
+    -------
+    Recommendation
+        With the ``estimator``, the ``reasons``, and the method ``summary``.
+
+    Raises
+    ------
+    LabelError
+        If a label is missing, or if there are not two classes of at least two images each.
+    ImageError
+        If images of the sample cannot be read. The message lists them.
+
+    Notes
+    -----
+    The rules are few, and so is the evidence for them (STRAT-08 to STRAT-10 in ``docs/design/strategies.md``).
+    `compare_strategies` tells what holds for the images at hand.
+
+    Examples
+    --------
+    >>> from sktransfer import recommend_strategy
+    >>> advice = recommend_strategy(X, y, augment="photo")  # doctest: +SKIP
+    >>> print(advice.summary())  # doctest: +SKIP
+    >>> advice.estimator.fit(X, y)  # doctest: +SKIP
+    """
+    y = check_labels(y, _num_samples(X))
+    check_class_sizes(y, 2, "A recommendation", "Add images, or leave that class out.")
+    counts = np.unique(y, return_counts=True)[1]
+    strategies = make_strategies(backbone, augment=augment, random_state=random_state, **params)
+    rows = sample_rows(y, N_PROBED, random_state, least=MOST_FOLDS)
+    sample = _safe_indexing(X, rows)
+    skill, distance = _probe(sample, y[rows], {"backbone": backbone, **params}, random_state)
+    sizes = _shorter_sides(sample, params)
+    minutes, left_out = _trials(strategies, X, y)
+    strategy, reasons = _advice(list(strategies), counts, skill, distance)
+    if strategy in left_out:
+        reasons.append(f"{strategy!r} would be advised, but its trial {left_out[strategy]}")
+        strategy = next(iter(minutes), LINEAR)
+    if strategy.startswith("fine-tuned") and augment is None:
+        reasons.append("Name the changes that your images may undergo, such as augment='photo': then it learns more.")
+    if counts.max() > UNEVEN * counts.min():
+        reasons.append("The classes are uneven: look at balanced accuracy, and consider class_weight='balanced'.")
+    seen = min(load_backbone(backbone, None).with_image_size(params.get("image_size")).preprocessing.size)
+    if sizes[1] < seen / 2:
+        reasons.append(
+            f"Shorter sides of {sizes[1]} pixels at most are enlarged to {seen}: a smaller image_size is faster."
+        )
+    return Recommendation(
+        strategy=strategy,
+        estimator=strategies[strategy],
+        reasons=reasons,
+        n_images=len(y),
+        n_classes=len(counts),
+        smallest_class=int(counts.min()),
+        largest_class=int(counts.max()),
+        image_sizes=sizes,
+        skill=skill,
+        distance=distance,
+        minutes=minutes,
+        left_out=left_out,
+    )
+
+
+def _trials(strategies: dict[str, BaseEstimator], X: Any, y: np.ndarray) -> tuple[dict[str, float], dict[str, str]]:
+    """Return the minutes that each strategy is expected to take, and why those failed that did."""
+    minutes, left_out = {}, {}
+    for name, estimator in strategies.items():
+        try:
+            cost = measure_cost(estimator, X, y, anew=True)
+            minutes[name] = cost.seconds(estimator, len(y), [len(y)], []) / 60
+        except Exception as error:
+            raise_if_images_are_bad(error)
+            left_out[name] = f"failed: {in_a_line(error)}"
+    return minutes, left_out
+
+
+def _probe(X: Any, y: np.ndarray, params: dict[str, Any], random_state: int) -> tuple[float, float]:
+    """Return the skill of a linear model on the last stage's features, and the share that the first half has."""
+    counts = np.unique(y, return_counts=True)[1]
+    folds = StratifiedKFold(min(MOST_FOLDS, int(counts.min())), shuffle=True, random_state=random_state)
+    # Every stage at once: what a fit of features + linear needs is then stored.
+    transformer = PretrainedCNNFeatures(**{**params, "layer": "all", "normalize": True})
+    features = transformer.fit_transform(X)
+    ends = np.cumsum(list(transformer._feature_counts.values()))
+    first_half, last = features[:, : ends[len(ends) // 2 - 1]], features[:, ends[-2] :]
+    probe = OneThreadLogisticRegression(C=PROBE_C, max_iter=1000)
+    accuracies = [
+        float(cross_val_score(probe, part, y, cv=folds, error_score="raise").mean()) for part in (last, first_half)
+    ]
+    return _skill_and_distance(*accuracies, chance=counts.max() / len(y), n=len(y))
+
+
+def _skill_and_distance(accuracy: float, of_first_half: float, *, chance: float, n: int) -> tuple[float, float]:
+    """Return both, from cross-validated accuracies of n images; the distance is nan where there is no skill.
+
+    Of a skill that the images do not show, any share would be a share of noise.
+    """
+    skill, first = ((value - chance) / (1 - chance) for value in (accuracy, of_first_half))
+    error = np.sqrt(accuracy * (1 - accuracy) / n) / (1 - chance)
+    return skill, max(0.0, first) / skill if skill > max(2 * error, LEAST_SKILL) else np.nan
+
+
+def _advice(strategies: list[str], counts: np.ndarray, skill: float, distance: float) -> tuple[str, list[str]]:
+    """Return the name of a strategy and the reasons."""
+    n = int(counts.sum())
+    half, whole = [name for name in strategies if name.startswith("fine-tuned")][-2:]
+    reasons = [f"{n} images in {len(counts)} classes of {counts.min()} to {counts.max()}."]
+    if np.isnan(distance):
+        return LINEAR, [
+            *reasons,
+            "The features tell these classes apart no better than guessing: are the labels right? How far the images "
+            "are from those that the network was trained on cannot be told.",
+            "Check the labels before you train anything that takes longer.",
+        ]
+    far = distance > FAR
+    reasons.append(
+        f"A linear model on the network's features gets {skill:.0%} of the way from guessing to perfect. The first "
+        f"half of the network gets {distance:.0%} of that alone: the images are {'far from' if far else 'near'} those "
+        "it was trained on."
+    )
+    if skill > SOLVED:
+        return LINEAR, [*reasons, "That leaves nothing that training the network could gain."]
+    if n < FEW:
+        return LINEAR, [*reasons, f"Under {FEW} images, training the network itself is seldom worth its time."]
+    if not far or n < SOME:
+        return half, [*reasons, "So many images can teach the second half of the network; the first half suits them."]
+    if n < MANY:
+        return whole, [*reasons, "So many images of a far domain can teach every stage, at a tenth of the head's rate."]
+    return SCRATCH, [*reasons, "So many images of a far domain may teach a network everything."]
+
+
+def _shorter_sides(X: Any, params: dict[str, Any], n: int = 50) -> tuple[int, int]:
+    images = as_images(X, image_shape=params.get("image_shape"), value_range=params.get("value_range", "auto"))
+    sides = [min(images[i].shape[:2]) for i in np.unique(np.linspace(0, len(images) - 1, n).astype(int))]
+    return min(sides), max(sides)
