@@ -9,10 +9,10 @@ from sktransfer import (
     FineTunedCNNClassifier,
     ImageError,
     PretrainedCNNFeatures,
-    _bad_images,
     cache_info,
     find_bad_images,
 )
+from sktransfer._images import _bad_images
 
 TINY = {"backbone": "timm/test_efficientnet", "weights": None, "image_size": 32}
 rng = np.random.default_rng(0)

@@ -33,9 +33,9 @@ from sktransfer import (
     PretrainedCNNFeatures,
     WeightsMismatchError,
     WeightsNotFoundError,
-    _backbones,
     clear_cache,
 )
+from sktransfer._frozen import _backbones
 from sktransfer._persistence import FORMAT, _framed, _packed, _trusted_types, _unframed
 
 DIGITS, TARGET = load_digits(n_class=3, return_X_y=True)

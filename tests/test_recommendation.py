@@ -5,11 +5,13 @@ from sklearn.datasets import load_digits
 
 from sktransfer import make_strategies, recommend_strategy
 from sktransfer._strategies import _recommendation
+from sktransfer._strategies._candidates import candidates
 from sktransfer._strategies._fit_times import Cost
 from sktransfer._strategies._recommendation import FAR, FEW, MANY, SOLVED, SOME, _advice, _probe, _skill_and_distance
 
 DIGITS = {"image_shape": (8, 8), "value_range": (0, 16), "image_size": 64}
 X, Y = load_digits(n_class=4, return_X_y=True)
+STRATEGIES = candidates("efficientnet_lite0", augment=None, random_state=0)
 NAMES = list(make_strategies())
 NEAR, HALF = FAR / 2, SOLVED / 2
 
@@ -21,7 +23,7 @@ def untimed(monkeypatch):
 
 
 def advised(n, skill, distance):
-    return _advice(NAMES, np.array([n // 2, n - n // 2]), skill, distance)[0]
+    return _advice(STRATEGIES, np.array([n // 2, n - n // 2]), skill, distance)[0].name
 
 
 @pytest.mark.parametrize("distance", [NEAR, 1.0])
@@ -37,7 +39,7 @@ def test_the_farther_and_the_more_images_the_more_is_trained():
 
 
 def test_reasons_state_the_facts():
-    reasons = " ".join(_advice(NAMES, np.array([700, 300]), 0.5, 0.25)[1])
+    reasons = " ".join(_advice(STRATEGIES, np.array([700, 300]), 0.5, 0.25)[1])
     assert "1000 images in 2 classes of 300 to 700" in reasons
     assert "50% of the way" in reasons and "25% of that" in reasons and "near" in reasons
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from sklearn.base import BaseEstimator
 from sklearn.pipeline import Pipeline
@@ -16,6 +16,22 @@ from .._linear import CheckedGridSearchCV
 LINEAR, SVM, DENSE = "features + linear", "features + SVM", "dense head"
 SHALLOW, SCRATCH = "shallow from scratch", "from scratch"
 N_VIEWS = 8  # stored views of each image; see STRAT-04 in docs/design/strategies.md
+
+
+class Strategy(NamedTuple):
+    """A way to apply a pretrained network: an unfitted estimator with a name.
+
+    Attributes
+    ----------
+    name : str
+    estimator : BaseEstimator
+    depth : int or None
+        How many stages stay frozen, for a pretrained network that is fine-tuned.
+    """
+
+    name: str
+    estimator: BaseEstimator
+    depth: int | None = None
 
 
 def make_strategies(
@@ -58,6 +74,14 @@ def make_strategies(
     >>> list(make_strategies(augment="photo"))[:4]
     ['features + linear', 'features + SVM', 'dense head', 'fine-tuned, freeze=6']
     """
+    return {
+        strategy.name: strategy.estimator
+        for strategy in candidates(backbone, augment=augment, random_state=random_state, **params)
+    }
+
+
+def candidates(backbone: str, *, augment: Any, random_state: int, **params: Any) -> list[Strategy]:
+    """Return what `make_strategies` returns, with the depth of those that are fine-tuned."""
     common = PretrainedCNNFeatures().get_params().keys() & FineTunedCNNClassifier().get_params().keys()
     unknown = sorted(params.keys() - common)
     if unknown:
@@ -69,19 +93,20 @@ def make_strategies(
     n_stages = len(load_backbone(backbone, None).stages)
     depths = dict.fromkeys([n_stages * 3 // 4, n_stages // 2, 0])
     fine_tuned = [
-        (f"fine-tuned, freeze={depth}", FineTunedCNNClassifier(**shared, **tuned, freeze=depth)) for depth in depths
+        Strategy(f"fine-tuned, freeze={depth}", FineTunedCNNClassifier(**shared, **tuned, freeze=depth), depth)
+        for depth in depths
     ]
     features = PretrainedCNNFeatures(**{**shared, "layer": "all", "normalize": True})
     svm = CheckedGridSearchCV(SVC(), {"C": [1, 10, 100]}, cv=3)
     # Its features are those of the linear model, cropped alike, so that they are computed once for both.
     dense = {"crop": True, **shared, "freeze": "all", "head_hidden": (256,), "random_state": random_state}
     scratch = {**shared, **tuned, "weights": None, "n_views": None}
-    return {
-        LINEAR: make_feature_classifier(**shared, cv=3),
-        SVM: Pipeline([("features", features), ("classifier", svm)]),
-        DENSE: FineTunedCNNClassifier(**dense),
-        **dict(fine_tuned[:-1]),
-        SHALLOW: FineTunedCNNClassifier(**{**scratch, "backbone": "shallow_cnn"}),
-        **dict(fine_tuned[-1:]),
-        SCRATCH: FineTunedCNNClassifier(**scratch),
-    }
+    return [
+        Strategy(LINEAR, make_feature_classifier(**shared, cv=3)),
+        Strategy(SVM, Pipeline([("features", features), ("classifier", svm)])),
+        Strategy(DENSE, FineTunedCNNClassifier(**dense)),
+        *fine_tuned[:-1],
+        Strategy(SHALLOW, FineTunedCNNClassifier(**{**scratch, "backbone": "shallow_cnn"})),
+        fine_tuned[-1],
+        Strategy(SCRATCH, FineTunedCNNClassifier(**scratch)),
+    ]

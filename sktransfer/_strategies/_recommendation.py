@@ -16,7 +16,7 @@ from .._frozen._backbones import DEFAULT_BACKBONE, load_backbone
 from .._images._collection import as_images
 from .._linear import OneThreadLogisticRegression
 from .._validation import check_class_sizes, check_labels
-from ._candidates import LINEAR, SCRATCH, make_strategies
+from ._candidates import LINEAR, SCRATCH, Strategy, candidates
 from ._failures import in_a_line, raise_if_images_are_bad
 from ._fit_times import measure_cost
 from ._ranking import PROBE_C
@@ -152,17 +152,17 @@ def recommend_strategy(
     y = check_labels(y, _num_samples(X))
     check_class_sizes(y, 2, "A recommendation", "Add images, or leave that class out.")
     counts = np.unique(y, return_counts=True)[1]
-    strategies = make_strategies(backbone, augment=augment, random_state=random_state, **params)
+    strategies = candidates(backbone, augment=augment, random_state=random_state, **params)
     rows = sample_rows(y, N_PROBED, random_state, least=MOST_FOLDS)
     sample = _safe_indexing(X, rows)
     skill, distance = _probe(sample, y[rows], {"backbone": backbone, **params}, random_state)
     sizes = _shorter_sides(sample, params)
     minutes, left_out = _trials(strategies, X, y)
-    strategy, reasons = _advice(list(strategies), counts, skill, distance)
-    if strategy in left_out:
-        reasons.append(f"{strategy!r} would be advised, but its trial {left_out[strategy]}")
-        strategy = next(iter(minutes), LINEAR)
-    if strategy.startswith("fine-tuned") and augment is None:
+    strategy, reasons = _advice(strategies, counts, skill, distance)
+    if strategy.name in left_out:
+        reasons.append(f"{strategy.name!r} would be advised, but its trial {left_out[strategy.name]}")
+        strategy = next((other for other in strategies if other.name in minutes), strategies[0])
+    if strategy.depth is not None and augment is None:
         reasons.append("Name the changes that your images may undergo, such as augment='photo': then it learns more.")
     if counts.max() > UNEVEN * counts.min():
         reasons.append("The classes are uneven: look at balanced accuracy, and consider class_weight='balanced'.")
@@ -172,8 +172,8 @@ def recommend_strategy(
             f"Shorter sides of {sizes[1]} pixels at most are enlarged to {seen}: a smaller image_size is faster."
         )
     return Recommendation(
-        strategy=strategy,
-        estimator=strategies[strategy],
+        strategy=strategy.name,
+        estimator=strategy.estimator,
         reasons=reasons,
         n_images=len(y),
         n_classes=len(counts),
@@ -187,10 +187,10 @@ def recommend_strategy(
     )
 
 
-def _trials(strategies: dict[str, BaseEstimator], X: Any, y: np.ndarray) -> tuple[dict[str, float], dict[str, str]]:
+def _trials(strategies: list[Strategy], X: Any, y: np.ndarray) -> tuple[dict[str, float], dict[str, str]]:
     """Return the minutes that each strategy is expected to take, and why those failed that did."""
     minutes, left_out = {}, {}
-    for name, estimator in strategies.items():
+    for name, estimator, _ in strategies:
         try:
             cost = measure_cost(estimator, X, y, anew=True)
             minutes[name] = cost.seconds(estimator, len(y), [len(y)], []) / 60
@@ -226,13 +226,18 @@ def _skill_and_distance(accuracy: float, of_first_half: float, *, chance: float,
     return skill, max(0.0, first) / skill if skill > max(2 * error, LEAST_SKILL) else np.nan
 
 
-def _advice(strategies: list[str], counts: np.ndarray, skill: float, distance: float) -> tuple[str, list[str]]:
-    """Return the name of a strategy and the reasons."""
+def _advice(
+    strategies: list[Strategy], counts: np.ndarray, skill: float, distance: float
+) -> tuple[Strategy, list[str]]:
+    """Return a strategy and the reasons for it."""
     n = int(counts.sum())
-    half, whole = [name for name in strategies if name.startswith("fine-tuned")][-2:]
+    named = {strategy.name: strategy for strategy in strategies}
+    linear, scratch = named[LINEAR], named[SCRATCH]
+    by_depth = {strategy.depth: strategy for strategy in strategies if strategy.depth is not None}
+    whole, half = (by_depth[depth] for depth in sorted(by_depth)[:2])
     reasons = [f"{n} images in {len(counts)} classes of {counts.min()} to {counts.max()}."]
     if np.isnan(distance):
-        return LINEAR, [
+        return linear, [
             *reasons,
             "The features tell these classes apart no better than guessing: are the labels right? How far the images "
             "are from those that the network was trained on cannot be told.",
@@ -245,14 +250,18 @@ def _advice(strategies: list[str], counts: np.ndarray, skill: float, distance: f
         "it was trained on."
     )
     if skill > SOLVED:
-        return LINEAR, [*reasons, "That leaves nothing that training the network could gain."]
+        return linear, [*reasons, "That leaves nothing that training the network could gain."]
     if n < FEW:
-        return LINEAR, [*reasons, f"Under {FEW} images, training the network itself is seldom worth its time."]
+        return linear, [*reasons, f"Under {FEW} images, training the network itself is seldom worth its time."]
     if not far or n < SOME:
-        return half, [*reasons, "So many images can teach the second half of the network; the first half suits them."]
+        reasons.append(
+            "You have enough images to fine-tune the second half of the network; keep the first half frozen."
+        )
+        return half, reasons
     if n < MANY:
-        return whole, [*reasons, "So many images of a far domain can teach every stage, at a tenth of the head's rate."]
-    return SCRATCH, [*reasons, "So many images of a far domain may teach a network everything."]
+        reasons.append("You have enough images to fine-tune every stage, at a tenth of the learning rate of the head.")
+        return whole, reasons
+    return scratch, [*reasons, "You have enough images to train a network from scratch."]
 
 
 def _shorter_sides(X: Any, params: dict[str, Any], n: int = 50) -> tuple[int, int]:
