@@ -5,7 +5,6 @@ What is heavy is imported by the command that needs it, after a look at the fold
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import sys
 import warnings
@@ -17,6 +16,7 @@ import click
 
 from . import __version__
 from ._exceptions import BadImage, ImageError, SktransferError
+from ._optional import require
 
 FOLDER = click.Path(path_type=Path)
 AUGMENTATIONS = ["none", "photo", "any_orientation", "text"]
@@ -60,7 +60,7 @@ def _augment_option(command: Callable) -> Callable:
 @cli.command()
 def demo() -> None:
     """Classify real photos of solar cells in three ways (about 5 minutes)."""
-    _require("The demo", {"elpv_dataset": "elpv-dataset", "matplotlib": "matplotlib"}, "demo")
+    require("The demo", "demo", "elpv_dataset", "matplotlib")
     from ._demo import run
 
     run()
@@ -101,7 +101,7 @@ def compare(
     **params: Any,
 ) -> None:
     """Cross-validate strategies; write a table, a figure and an HTML page."""
-    _require("compare", {"matplotlib": "matplotlib", "pandas": "pandas"}, "cli")
+    require("compare", "cli", "matplotlib", "pandas")
     photos = _classes_in(directory)
     from . import compare_strategies, find_duplicates
     from ._report import write_report
@@ -220,7 +220,7 @@ def extract(directory: Path, out: Path, layer: str, quiet: bool, **params: Any) 
     if out.suffix not in (".parquet", ".npy"):
         raise click.BadParameter(f"{str(out)!r} ends neither in .parquet nor in .npy.", param_hint="--out")
     if out.suffix == ".parquet":
-        _require("A .parquet file", {"pandas": "pandas", "pyarrow": "pyarrow"}, "cli")
+        require("A .parquet file", "cli", "pandas", "pyarrow")
     paths = _images_in(directory)
     import numpy as np
 
@@ -295,15 +295,6 @@ def _names_in_unicode(paths: list[str]) -> list[str]:
             stacklevel=2,
         )
     return names
-
-
-def _require(what: str, modules: dict[str, str], extra: str) -> None:
-    """Stop if a module is not installed."""
-    missing = [package for module, package in modules.items() if importlib.util.find_spec(module) is None]
-    if missing:
-        raise click.ClickException(
-            f"{what} needs {' and '.join(missing)}, not installed here. Run: pip install 'sktransfer[{extra}]'"
-        )
 
 
 def _warn(message: Warning | str, *_: Any) -> None:

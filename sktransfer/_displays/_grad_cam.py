@@ -11,9 +11,10 @@ from sklearn.utils.validation import check_is_fitted
 
 from .._finetuning._network import whole_network
 from .._frozen._engines import CACHED_IMAGES, resolve_device
+from .._optional import require
 from .._parameters import as_seen, make_extractor, resolve_stage
 from .._validation import check_images
-from ._panels import IMAGE_SIDE, check_display_labels, require, sheet, write_caption
+from ._panels import IMAGE_SIDE, check_display_labels, sheet, write_caption
 
 
 class GradCAMDisplay:
@@ -212,13 +213,15 @@ def grad_cam(network: Any, depth: int, canvases: torch.Tensor, targets: torch.Te
     targets : torch.Tensor of shape (n,)
         Columns of the logits.
     """
-    captum = require("captum.attr", "GradCAMDisplay")
+    require("GradCAMDisplay", "plot", "captum", "matplotlib")
+    from captum import attr
+
     # The weights need no gradient, so the input must, for there to be one at the layer.
     inputs = canvases.float().requires_grad_()
-    method = captum.LayerGradCam(network, network.body.stages[depth - 1])
+    method = attr.LayerGradCam(network, network.body.stages[depth - 1])
     maps = method.attribute(inputs, targets, relu_attributions=True)
     size = tuple(canvases.shape[1:3])
-    return captum.LayerAttribution.interpolate(maps, size, interpolate_mode="bilinear")[:, 0].detach()
+    return attr.LayerAttribution.interpolate(maps, size, interpolate_mode="bilinear")[:, 0].detach()
 
 
 def _deepest_map(network: Any, canvas: np.ndarray) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import bisect
-import importlib
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from .._images._decoding import resize
+from .._optional import require
 
 CAPTION_SIZE = 9  # points
 LINE_HEIGHT = 1.35  # of a caption, in its font size
@@ -20,27 +20,11 @@ TITLE_HEIGHT = 0.35  # inches
 THUMBNAIL = 256  # pixels of the longer side: more than a panel shows at 120 dots per inch
 
 
-def require(module: str, user: str) -> Any:
-    """Import an optional dependency, or say how to install it.
-
-    Parameters
-    ----------
-    module : str
-    user : str
-        What needs it, for the message.
-    """
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        package = module.partition(".")[0]
-        raise ModuleNotFoundError(
-            f"{user} needs {package}, which is not installed. Run: pip install 'sktransfer[plot]'"
-        ) from error
-
-
 def axes_or_new(ax: Any, user: str, figsize: tuple[float, float]) -> Any:
     """Return `ax`, or the axes of a new figure of that size, whose layout keeps every label within it."""
-    plt = require("matplotlib.pyplot", user)
+    require(user, "plot", "matplotlib")
+    from matplotlib import pyplot as plt
+
     if ax is not None:
         return ax
     return plt.figure(figsize=figsize, layout="constrained").add_subplot()
@@ -84,7 +68,9 @@ def sheet(
         The invisible axes around the panels.
     panels : list of matplotlib Axes
     """
-    plt = require("matplotlib.pyplot", user)
+    require(user, "plot", "matplotlib")
+    from matplotlib import pyplot as plt
+
     n_columns = max(1, min(n_columns, n_panels))
     n_rows = max(1, math.ceil(n_panels / n_columns))
     caption = caption_lines * CAPTION_SIZE * LINE_HEIGHT / 72

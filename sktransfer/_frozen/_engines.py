@@ -20,6 +20,7 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from .._optional import require
 from .._registry import built_once, is_forked, start_clean_after_fork
 from .._warnings import warnings_ignored
 from ._backbones import Backbone
@@ -236,13 +237,12 @@ Engine = TorchEngine | OpenVINOEngine
 
 def resolve_engine(engine: str, device: torch.device) -> str:
     """Return the name of the engine asked for; "auto" takes OpenVINO on a CPU where it is installed."""
-    installed = importlib.util.find_spec("openvino") is not None
     if engine == "auto":
-        return "openvino" if installed and device.type == "cpu" else "torch"
+        return "openvino" if device.type == "cpu" and importlib.util.find_spec("openvino") is not None else "torch"
     if engine == "openvino" and device.type != "cpu":
         raise ValueError(f"engine='openvino' runs on the CPU, but the device is {device.type!r}. Pass engine='torch'.")
-    if engine == "openvino" and not installed:
-        raise ModuleNotFoundError("engine='openvino' is not installed. Run: pip install 'sktransfer[openvino]'")
+    if engine == "openvino":
+        require("engine='openvino'", "openvino", "openvino")
     return engine
 
 

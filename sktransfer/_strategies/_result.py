@@ -9,6 +9,7 @@ import numpy as np
 from scipy import stats
 from sklearn.base import BaseEstimator
 
+from .._optional import require
 from .._summaries import TIE, best_of, spread
 
 SIGNIFICANT = 0.05  # the usual level
@@ -103,6 +104,7 @@ class StrategyComparison:
 
     def to_frame(self):
         """Return a pandas.DataFrame: one row per strategy, with its mean score, spread, seconds, and each fold."""
+        require("to_frame", "cli", "pandas")
         import pandas as pd
 
         rows = {

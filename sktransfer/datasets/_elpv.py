@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 from sklearn.utils import Bunch
 
+from .._optional import require
+
 
 def load_elpv() -> Bunch:
     """Load the ELPV data set: 2,624 photos of solar cells, functional or defective.
@@ -40,12 +42,9 @@ def load_elpv() -> Bunch:
     >>> cells.data.shape, cells.target.sum()
     ((2624,), np.int64(821))
     """
+    require("load_elpv", "demo", "elpv_dataset")
     spec = importlib.util.find_spec("elpv_dataset")
-    if spec is None or spec.origin is None:
-        raise ModuleNotFoundError(
-            "The solar cell photos come with the package elpv-dataset, which is not installed. "
-            "Run: pip install 'sktransfer[demo]'"
-        )
+    assert spec is not None and spec.origin is not None
     folder = Path(spec.origin).parent / "data"
     with (folder / "labels.csv").open(newline="") as file:
         rows = list(csv.reader((line.strip() for line in file), delimiter=" ", skipinitialspace=True))
