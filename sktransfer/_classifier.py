@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
 import torch
-from sklearn.base import ClassifierMixin, _fit_context
+from sklearn.base import ClassifierMixin
 from sklearn.utils import check_random_state, compute_sample_weight
-from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted
+from sklearn.utils.validation import check_is_fitted
 
 from ._exceptions import WeightsMismatchError
 from ._finetuning._network import new_network
@@ -29,6 +29,7 @@ from ._parameters import (
 )
 from ._portable import Portable, whole_or_nothing
 from ._registry import start_clean_after_fork
+from ._sklearn_compat import Interval, StrOptions, check_sample_weight, fit_context
 from ._validation import check_class_sizes, check_images, check_labels, encoded
 
 
@@ -246,7 +247,7 @@ class FineTunedCNNClassifier(TakesSettingsAlong, ClassifierMixin, Portable):
         self.random_state = random_state
         self.verbose = verbose
 
-    @_fit_context(prefer_skip_nested_validation=True)
+    @fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y, sample_weight=None):
         """Train on images and labels.
 
@@ -287,24 +288,22 @@ class FineTunedCNNClassifier(TakesSettingsAlong, ClassifierMixin, Portable):
             advice = "Add images, leave that class out, or set early_stopping=False."
             check_class_sizes(y, 2, "early_stopping", advice)
         classes, codes = np.unique(y, return_inverse=True)
-        sample_weight = _check_sample_weight(sample_weight, y, ensure_non_negative=True)
-        weights = sample_weight * compute_sample_weight(self.class_weight, y)
+        weights = self._weights(y, sample_weight)
+        # Of mean one: gradients are clipped, so a common factor would change the steps.
+        examples = Examples(images, codes, (weights / weights.mean()).astype(np.float32))
 
         trained = self.net_.module_ if self.warm_start and hasattr(self, "net_") else None
         if trained is not None:
             self._check_same_classes(classes)
         backbone, seed = self._start(anew=trained is None)
-        body = FrozenBody(make_extractor(self, as_seen(self, backbone)), resolve_freeze(self.freeze, backbone))
-        # Of mean one: gradients are clipped, so a common factor would change the steps.
-        weights = (weights / weights.mean()).astype(np.float32)
-        examples = Examples(images, codes, weights)
+        body = self._body(backbone, resolve_freeze(self.freeze, backbone))
         net, history = train(self, body, examples, len(classes), seed, trained)
 
         vars(self).pop("_ongoing", None)
         self._keep(classes, body.n_frozen, backbone, seed)
         self.net_, self.history_ = net, history
 
-    @_fit_context(prefer_skip_nested_validation=True)
+    @fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X, y, classes=None, sample_weight=None):
         """Go once through these images, at constant learning rates.
 
@@ -346,14 +345,12 @@ class FineTunedCNNClassifier(TakesSettingsAlong, ClassifierMixin, Portable):
         if not first:
             self._check_same_classes(classes)
         labels = encoded(y, classes)
-        sample_weight = _check_sample_weight(sample_weight, y, ensure_non_negative=True)
-        weights = sample_weight * compute_sample_weight(self.class_weight, y)
         # As they are: they also weigh the images of one call against those of another.
-        examples = Examples(images, labels, weights.astype(np.float32))
+        examples = Examples(images, labels, self._weights(y, sample_weight).astype(np.float32))
 
         backbone, seed = self._start(anew=first)
         n_frozen = resolve_freeze(self.freeze, backbone) if first else self.n_frozen_stages_
-        body = FrozenBody(make_extractor(self, as_seen(self, backbone)), n_frozen)
+        body = self._body(backbone, n_frozen)
         ongoing = getattr(self, "_ongoing", None)
         if ongoing is None:
             ongoing = OngoingTraining(self, body, examples, len(classes), seed)
@@ -371,6 +368,14 @@ class FineTunedCNNClassifier(TakesSettingsAlong, ClassifierMixin, Portable):
         seed = int(check_random_state(self.random_state).randint(2**31))
         return load_backbone(self.backbone, self.weights, seed), seed
 
+    def _weights(self, y: np.ndarray, sample_weight: Any) -> np.ndarray:
+        """Return how much each image counts: its own weight times that of its class."""
+        own = check_sample_weight(sample_weight, y, ensure_non_negative=True)
+        return own * compute_sample_weight(self.class_weight, y)
+
+    def _body(self, backbone: Backbone, n_frozen: int) -> FrozenBody:
+        return FrozenBody(make_extractor(self, as_seen(self, backbone)), n_frozen)
+
     def predict_proba(self, X):
         """Return the probability of each class.
 
@@ -387,10 +392,9 @@ class FineTunedCNNClassifier(TakesSettingsAlong, ClassifierMixin, Portable):
         check_is_fitted(self)
         start_clean_after_fork()
         images = check_images(self, X, reset=False)
-        backbone = as_seen(self, self._fitted_backbone())
         device = resolve_device(self.device)
         network, parts = self.net_.module_.eval().to(device), Halving(self.batch_size)
-        body = FrozenBody(make_extractor(self, backbone), self.n_frozen_stages_)
+        body = self._body(self._fitted_backbone(), self.n_frozen_stages_)
 
         def probabilities(activations: np.ndarray) -> np.ndarray:
             def run(rows: slice) -> np.ndarray:

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
 
 import numpy as np
-from sklearn.base import TransformerMixin, _fit_context
+from sklearn.base import TransformerMixin
 from sklearn.pipeline import Pipeline
-from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from ._frozen._backbones import Backbone, load_backbone
+from ._frozen._backbones import load_backbone
 from ._frozen._engines import POOLINGS, feature_counts
 from ._images._bad_images import listed
 from ._images._pillow_settings import TakesSettingsAlong
 from ._linear import CheckedGridSearchCV, OneThreadLogisticRegression
-from ._parameters import SHARED_CONSTRAINTS, as_seen, make_extractor, resolve_stage
+from ._parameters import SHARED_CONSTRAINTS, as_seen, make_extractor, resolve_cuts
 from ._portable import Portable, whole_or_nothing
 from ._registry import start_clean_after_fork
+from ._sklearn_compat import StrOptions, fit_context
 from ._validation import check_images
 
 
@@ -166,7 +165,7 @@ class PretrainedCNNFeatures(TakesSettingsAlong, TransformerMixin, Portable):
         self.on_error = on_error
         self.verbose = verbose
 
-    @_fit_context(prefer_skip_nested_validation=True)
+    @fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y=None):
         """Check the parameters and the kind of images, and record which weights are used.
 
@@ -185,7 +184,7 @@ class PretrainedCNNFeatures(TakesSettingsAlong, TransformerMixin, Portable):
         with whole_or_nothing(self):
             check_images(self, X, reset=True)
             backbone = load_backbone(self.backbone, self.weights)
-            cuts = self._cuts(backbone)
+            cuts = resolve_cuts(self.layer, backbone)
             counts = feature_counts(as_seen(self, backbone), cuts, self.pooling)
             self._feature_counts = dict(zip((backbone.stage_names[cut - 1] for cut in cuts), counts, strict=True))
             self.n_features_out_ = sum(counts)
@@ -219,12 +218,12 @@ class PretrainedCNNFeatures(TakesSettingsAlong, TransformerMixin, Portable):
         images = check_images(self, X, reset=False)
         backbone = as_seen(self, self._fitted_backbone())
         bad = [] if self.on_error == "nan" else None
-        features = make_extractor(self, backbone).run(images, self._cuts(backbone), self.pooling, bad=bad)
+        features = make_extractor(self, backbone).run(images, resolve_cuts(self.layer, backbone), self.pooling, bad=bad)
         if bad:
             message = f"Cannot read {len(bad)} of {len(images)} images; their features are NaN:\n{listed(bad)}"
             warnings.warn(message, RuntimeWarning, stacklevel=2)
         if self.normalize:
-            ends = np.cumsum(list(self._feature_counts.values()))
+            ends = np.cumsum(list(self.feature_counts_.values()))
             for part in np.split(features, ends[:-1], axis=1):  # views, changed in place
                 norms = np.linalg.norm(part, axis=1, keepdims=True)
                 part /= np.where(norms == 0, 1, norms)
@@ -243,20 +242,16 @@ class PretrainedCNNFeatures(TakesSettingsAlong, TransformerMixin, Portable):
         names : ndarray of str objects
         """
         check_is_fitted(self)
-        names = [f"{stage}_{i}" for stage, count in self._feature_counts.items() for i in range(count)]
+        names = [f"{stage}_{i}" for stage, count in self.feature_counts_.items() for i in range(count)]
         return np.asarray(names, dtype=object)
 
     def __sklearn_is_fitted__(self):
         return hasattr(self, "n_features_out_")
 
-    def _cuts(self, backbone: Backbone) -> list[int]:
-        if self.layer == "all":
-            return list(range(1, len(backbone.stages) + 1))
-        layers: Sequence[str] = [self.layer] if isinstance(self.layer, str) else self.layer
-        if not layers:
-            raise ValueError("layer=[] names no stage. Name at least one, such as 'penultimate'.")
-        last = backbone.stage_names[-1]
-        return sorted({resolve_stage(last if name == "penultimate" else name, backbone) for name in layers})
+    @property
+    def feature_counts_(self) -> dict[str, int]:
+        """Number of features of each stage in `layer`, in the order of their columns."""
+        return self._feature_counts
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

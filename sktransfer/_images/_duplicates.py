@@ -15,10 +15,10 @@ from PIL import Image
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import KDTree
-from sklearn.utils._param_validation import Interval, StrOptions, validate_params
 
 from .._exceptions import ImageError
 from .._progress import map_ahead, progress_bar
+from .._sklearn_compat import Interval, StrOptions, validate_params
 from .._threads import decoding_threads
 from ._bad_images import with_all_others
 from ._collection import Images, as_images

@@ -15,15 +15,15 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.dummy import DummyClassifier
 from sklearn.metrics import check_scoring, get_scorer, get_scorer_names
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, check_cv
-from sklearn.utils import _safe_indexing, check_consistent_length
+from sklearn.utils import check_consistent_length
 from sklearn.utils.parallel import Parallel, delayed
-from sklearn.utils.validation import _num_samples
 from tqdm import tqdm
 
 from .._classifier import FineTunedCNNClassifier
 from .._features import PretrainedCNNFeatures
 from .._images._duplicates import find_duplicates
 from .._progress import progress_bar
+from .._sklearn_compat import num_samples, safe_indexing
 from .._summaries import duration
 from .._validation import check_folds, check_labels
 from ._candidates import make_strategies
@@ -117,7 +117,7 @@ def compare_strategies(
     >>> print(comparison.summary())  # doctest: +SKIP
     """
     deadline = np.inf if time_budget is None else time.perf_counter() + time_budget
-    y = check_labels(y, _num_samples(X))
+    y = check_labels(y, num_samples(X))
     _check_scoring(scoring, y)
     chosen = _chosen(strategies, params, random_state)
     splits = _splits(cv, X, y, groups, random_state)
@@ -247,8 +247,8 @@ class _Race:
 def _fold_score(
     estimator: BaseEstimator, X: Any, y: np.ndarray, train: np.ndarray, test: np.ndarray, scorer: Any
 ) -> float:
-    fitted = clone(estimator).fit(_safe_indexing(X, train), y[train])
-    return float(scorer(fitted, _safe_indexing(X, test), y[test]))
+    fitted = clone(estimator).fit(safe_indexing(X, train), y[train])
+    return float(scorer(fitted, safe_indexing(X, test), y[test]))
 
 
 def _chosen(strategies: Any, params: dict[str, Any], random_state: int) -> dict[str, BaseEstimator]:

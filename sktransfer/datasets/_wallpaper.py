@@ -13,7 +13,8 @@ import numpy as np
 from scipy.ndimage import map_coordinates
 from scipy.stats import rankdata
 from sklearn.utils import Bunch, check_random_state
-from sklearn.utils._param_validation import Interval, StrOptions, validate_params
+
+from .._sklearn_compat import Interval, StrOptions, validate_params
 
 GRID = 64  # points along each side of the cell; even, since shifts by half a cell occur
 _ROUGHNESS = 2.5  # cycles per cell at which the noise has fallen to 0.6
