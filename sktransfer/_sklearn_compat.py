@@ -2,7 +2,7 @@
 
 from sklearn.base import _fit_context as fit_context
 from sklearn.utils import _safe_indexing as safe_indexing
-from sklearn.utils._param_validation import HasMethods, Interval, StrOptions, validate_params
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions, validate_parameter_constraints
 from sklearn.utils.validation import _check_sample_weight as check_sample_weight
 from sklearn.utils.validation import _num_samples as num_samples
 
@@ -14,5 +14,5 @@ __all__ = [
     "fit_context",
     "num_samples",
     "safe_indexing",
-    "validate_params",
+    "validate_parameter_constraints",
 ]

@@ -12,14 +12,11 @@ from numbers import Integral, Real
 
 import numpy as np
 from PIL import Image
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
-from scipy.spatial import KDTree
 
 from .._exceptions import ImageError
 from .._progress import map_ahead, progress_bar
-from .._sklearn_compat import Interval, StrOptions, validate_params
 from .._threads import decoding_threads
+from .._validated import validated
 from ._bad_images import with_all_others
 from ._collection import Images, as_images
 
@@ -43,15 +40,14 @@ _IMAGES = 16  # that one thread decodes at a time
 _PAIRS = 256  # compared at a time, so that they stay in the processor's cache
 
 
-@validate_params(
-    {
-        "tolerance": [Interval(Real, 0, None, closed="left")],
+@validated(
+    lambda sk: {
+        "tolerance": [sk.Interval(Real, 0, None, closed="left")],
         "image_shape": ["array-like", None],
-        "value_range": [StrOptions({"auto"}), "array-like"],
+        "value_range": [sk.StrOptions({"auto"}), "array-like"],
         "n_jobs": [Integral, None],
         "verbose": ["verbose"],
-    },
-    prefer_skip_nested_validation=True,
+    }
 )
 def find_duplicates(X, *, tolerance=2.0, image_shape=None, value_range="auto", n_jobs=None, verbose=0):
     """Group images that are copies of each other, such as re-encoded, resized or brightened ones.
@@ -111,6 +107,9 @@ def find_duplicates(X, *, tolerance=2.0, image_shape=None, value_range="auto", n
     pairs = first[_candidates(thumbnails[-1][first, 0])]
     pairs = pairs[_are_copies(pairs, thumbnails, levels, noise, tolerance)]
     left, right = node[pairs].T
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     graph = coo_array((np.ones(len(pairs)), (left, right)), shape=(len(first), len(first)))
     component = connected_components(graph, directed=False)[1][node]
     _, start, label = np.unique(component, return_index=True, return_inverse=True)
@@ -201,6 +200,8 @@ def _candidates(thumbnails: np.ndarray) -> np.ndarray:
         return np.empty((0, 2), dtype=int)
     plain = _coarse(thumbnails, 1.0)
     axes = np.linalg.eigh(plain.T @ plain)[1][:, -COMPONENTS:]
+    from scipy.spatial import KDTree
+
     tree = KDTree(plain @ axes)
     pairs = []
     for gain in GAINS:

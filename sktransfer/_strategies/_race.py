@@ -7,7 +7,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ from .._images._duplicates import find_duplicates
 from .._progress import progress_bar
 from .._sklearn_compat import num_samples, safe_indexing
 from .._summaries import duration
+from .._validated import validated
 from .._validation import check_folds, check_labels
 from ._candidates import make_strategies
 from ._failures import in_a_line, raise_all, raise_if_images_are_bad
@@ -34,6 +35,16 @@ from ._result import StrategyComparison
 Split = tuple[np.ndarray, np.ndarray]
 
 
+@validated(
+    lambda sk: {
+        "strategies": [str, "array-like", Mapping],
+        "time_budget": [sk.Interval(Real, 0, None, closed="neither"), None],
+        "n_jobs": [Integral, None],
+        "refit": ["boolean"],
+        "random_state": [Integral],
+        "verbose": ["verbose"],
+    }
+)
 def compare_strategies(
     X: Any,
     y: Any,
@@ -160,7 +171,7 @@ def compare_strategies(
             except Exception as error:
                 warnings.warn(
                     f"{best!r} could not be fitted to all images, so there is no best_estimator_: {in_a_line(error)}",
-                    stacklevel=2,
+                    stacklevel=3,
                 )
             bar.update()
     return comparison
@@ -318,7 +329,7 @@ def _warn_of_leaks(X: Any, splits: list[Split], estimators: Iterable[BaseEstimat
         warnings.warn(
             f"{len(leaked)} of {len(copies)} images have a near-identical one on the other side of a fold, so the "
             "scores may be too good. Keep copies together: groups=find_duplicates(X).",
-            stacklevel=3,
+            stacklevel=4,
         )
 
 

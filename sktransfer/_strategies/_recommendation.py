@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from .._frozen._backbones import DEFAULT_BACKBONE, load_backbone
 from .._images._collection import as_images
 from .._linear import OneThreadLogisticRegression
 from .._sklearn_compat import num_samples, safe_indexing
+from .._validated import validated
 from .._validation import check_class_sizes, check_labels
 from ._candidates import LINEAR, SCRATCH, Strategy, candidates
 from ._failures import in_a_line, raise_if_images_are_bad
@@ -93,6 +95,7 @@ class Recommendation:
         return "\n".join([*lines, "", "compare_strategies tries them on the same folds."])
 
 
+@validated(lambda sk: {"backbone": [str], "random_state": [Integral]})
 def recommend_strategy(
     X: Any,
     y: Any,

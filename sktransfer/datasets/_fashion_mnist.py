@@ -9,17 +9,14 @@ from pathlib import Path
 import numpy as np
 from sklearn.utils import Bunch
 
-from .._sklearn_compat import StrOptions, validate_params
+from .._validated import validated
 
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 _PREFIX = {"train": "train", "test": "t10k"}
 _CLASSES = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]
 
 
-@validate_params(
-    {"path": [str, os.PathLike, None], "subset": [StrOptions({"train", "test"})]},
-    prefer_skip_nested_validation=True,
-)
+@validated(lambda sk: {"path": [str, os.PathLike, None], "subset": [sk.StrOptions({"train", "test"})]})
 def load_fashion_mnist(path=None, *, subset="train"):
     """Load Fashion-MNIST: grey photos of clothes, 28 × 28 pixels, in ten classes.
 

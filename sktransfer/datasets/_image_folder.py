@@ -8,9 +8,8 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-from sklearn.utils import Bunch
 
-from .._sklearn_compat import validate_params
+from .._validated import validated
 
 IMAGE_SUFFIXES = frozenset(
     {".avif", ".bmp", ".gif", ".jfif", ".jp2", ".jpeg", ".jpg", ".pbm", ".pgm"}
@@ -19,7 +18,7 @@ IMAGE_SUFFIXES = frozenset(
 """Endings of the files that count as images."""
 
 
-@validate_params({"path": [str, os.PathLike]}, prefer_skip_nested_validation=True)
+@validated(lambda sk: {"path": [str, os.PathLike]})
 def load_image_folder(path):
     """List the images of a folder that has one subfolder per class, the class's name being the subfolder's.
 
@@ -68,6 +67,8 @@ def load_image_folder(path):
             f"No images in {', '.join(repr(str(folder / name)) for name in empty)}. "
             f"Remove the empty class, or give its files an ending such as .jpg or .png."
         )
+    from sklearn.utils import Bunch
+
     return Bunch(
         data=np.array([file for found in files for file in found]),
         target=np.repeat(np.arange(len(classes)), [len(found) for found in files]),

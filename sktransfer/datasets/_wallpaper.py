@@ -14,7 +14,7 @@ from scipy.ndimage import map_coordinates
 from scipy.stats import rankdata
 from sklearn.utils import Bunch, check_random_state
 
-from .._sklearn_compat import Interval, StrOptions, validate_params
+from .._validated import validated
 
 GRID = 64  # points along each side of the cell; even, since shifts by half a cell occur
 _ROUGHNESS = 2.5  # cycles per cell at which the noise has fallen to 0.6
@@ -153,15 +153,14 @@ def _paint(values: np.ndarray, color: bool, rng: np.random.Generator) -> np.ndar
     return np.round(np.stack(channels, axis=-1)).astype(np.uint8)
 
 
-@validate_params(
-    {
-        "n_per_group": [Interval(Integral, 1, None, closed="left")],
-        "lattice": [StrOptions({"natural", "matched"})],
-        "image_size": [Interval(Integral, 8, None, closed="left")],
+@validated(
+    lambda sk: {
+        "n_per_group": [sk.Interval(Integral, 1, None, closed="left")],
+        "lattice": [sk.StrOptions({"natural", "matched"})],
+        "image_size": [sk.Interval(Integral, 8, None, closed="left")],
         "color": ["boolean"],
         "random_state": ["random_state"],
-    },
-    prefer_skip_nested_validation=True,
+    }
 )
 def make_wallpaper_groups(n_per_group=60, *, lattice="natural", image_size=128, color=False, random_state=None):
     """Generate images of the 17 wallpaper groups, the ways in which a flat pattern can repeat.
