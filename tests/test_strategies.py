@@ -25,11 +25,11 @@ from sktransfer import (
     StrategyComparison,
     TrainingError,
     UnknownBackboneError,
-    _strategies,
     compare_strategies,
     find_duplicates,
     make_strategies,
 )
+from sktransfer._strategies import _race
 from sktransfer._strategies._fit_times import Cost
 
 DIGITS = {"image_shape": (8, 8), "value_range": (0, 16), "image_size": 64}
@@ -50,7 +50,7 @@ def digits():
 @pytest.fixture
 def quick(monkeypatch):
     """No estimator is tried out, and no image looked at: each costs as many seconds as its ``cost`` says."""
-    monkeypatch.setattr(_strategies, "measure_cost", lambda estimator, X, y: Cost(estimator.cost / len(y), 0.0, 0.0))
+    monkeypatch.setattr(_race, "measure_cost", lambda estimator, X, y: Cost(estimator.cost / len(y), 0.0, 0.0))
 
 
 class Recorder(ClassifierMixin, BaseEstimator):
@@ -206,7 +206,7 @@ def test_time_budget_leaves_out_what_is_dear_and_names_it(recorder, quick):
     comparison = compare_strategies(X, y, strategies=strategies, cv=3, time_budget=30)
     assert list(comparison.scores_) == ["dear", "cheap"]  # the first one is always run
     assert list(comparison.left_out_) == ["dearer"]
-    assert "166666.7 min" in comparison.left_out_["dearer"] and "30 s were left" in comparison.left_out_["dearer"]
+    assert "2778 h" in comparison.left_out_["dearer"] and "30 s were left" in comparison.left_out_["dearer"]
     assert "dearer" in comparison.summary() and "dearer" not in comparison.to_frame().index
 
 
@@ -238,7 +238,7 @@ def test_no_trial_is_begun_when_the_time_is_nearly_up(recorder, monkeypatch):
         time.sleep(0.5)
         return Cost(1e6, 0.0, 0.0)
 
-    monkeypatch.setattr(_strategies, "measure_cost", slow_trial)
+    monkeypatch.setattr(_race, "measure_cost", slow_trial)
     X, y = numbered()
     strategies = {f"number {i}": recorder(i) for i in range(5)}
     comparison = compare_strategies(X, y, strategies=strategies, cv=3, time_budget=2)
@@ -504,7 +504,7 @@ def test_an_exception_in_a_trial_costs_one_strategy(recorder, monkeypatch):
             raise RuntimeError("trial broken")
         return Cost(0.0, 0.0, 0.0)
 
-    monkeypatch.setattr(_strategies, "measure_cost", trial)
+    monkeypatch.setattr(_race, "measure_cost", trial)
     X, y = numbered()
     strategies = {f"s{i}": recorder(i) for i in range(3)}
     comparison = compare_strategies(X, y, strategies=strategies, cv=3, time_budget=60)
