@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 from numbers import Integral
+from typing import Any
 
-from sklearn.base import BaseEstimator
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 
 from ._frozen._backbones import Backbone, load_backbone
 from ._frozen._engines import resolve_device
 from ._frozen._extraction import Extractor
 from ._frozen._store import resolve_store
+from ._protocols import ReadsImages
 
-SHARED_CONSTRAINTS: dict[str, list] = {
+SHARED_CONSTRAINTS: dict[str, list[Any]] = {
     "backbone": [str],
     "weights": [str, os.PathLike, None],
     "image_size": [Interval(Integral, 1, None, closed="left"), "array-like", None],
@@ -29,19 +30,19 @@ SHARED_CONSTRAINTS: dict[str, list] = {
 }
 
 
-def resolve_backbone(estimator: BaseEstimator, seed: int = 0) -> Backbone:
+def resolve_backbone(estimator: ReadsImages, seed: int = 0) -> Backbone:
     """Return the backbone that an estimator's parameters ask for, for images as they ask for."""
     return as_seen(estimator, load_backbone(estimator.backbone, estimator.weights, seed))
 
 
-def as_seen(estimator: BaseEstimator, backbone: Backbone) -> Backbone:
+def as_seen(estimator: ReadsImages, backbone: Backbone) -> Backbone:
     """Return a backbone for images of the size and crop that an estimator's parameters ask for."""
     # If the user sets image_size, showing the whole image would make objects smaller than in pretraining.
     crop = estimator.image_size is not None if estimator.crop == "auto" else estimator.crop
     return backbone.with_image_size(estimator.image_size, crop)
 
 
-def make_extractor(estimator: BaseEstimator, backbone: Backbone) -> Extractor:
+def make_extractor(estimator: ReadsImages, backbone: Backbone) -> Extractor:
     """Return what computes the backbone's activations as the estimator's parameters have it."""
     return Extractor(
         backbone,
