@@ -19,7 +19,7 @@ IMAGE_SUFFIXES = frozenset(
 
 
 @validate_params({"path": [str, os.PathLike]}, prefer_skip_nested_validation=True)
-def load_image_folder(path):
+def load_image_folder(path: str | os.PathLike[str]) -> Bunch:
     """List the images of a folder that has one subfolder per class, the class's name being the subfolder's.
 
     The images are not read here: estimators read paths a batch at a time. Files within deeper subfolders belong to
