@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
+from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.base import TransformerMixin
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
+from ._exceptions import BadImage
 from ._frozen._backbones import load_backbone
 from ._frozen._engines import POOLINGS, feature_counts
 from ._images._bad_images import listed
@@ -16,6 +20,7 @@ from ._images._pillow_settings import TakesSettingsAlong
 from ._linear import CheckedGridSearchCV, OneThreadLogisticRegression
 from ._parameters import SHARED_CONSTRAINTS, as_seen, make_extractor, resolve_cuts
 from ._portable import Portable, whole_or_nothing
+from ._protocols import Auto, StrPath
 from ._registry import start_clean_after_fork
 from ._sklearn_compat import StrOptions, fit_context
 from ._validation import check_images
@@ -117,7 +122,7 @@ class PretrainedCNNFeatures(TakesSettingsAlong, TransformerMixin, Portable):
 
     __module__ = "sktransfer"  # where users find it; files and pickles name it
 
-    _parameter_constraints: dict = {
+    _parameter_constraints: dict[str, Any] = {
         **SHARED_CONSTRAINTS,
         "layer": [str, list, tuple],
         "pooling": [StrOptions(set(POOLINGS))],
@@ -128,25 +133,25 @@ class PretrainedCNNFeatures(TakesSettingsAlong, TransformerMixin, Portable):
 
     def __init__(
         self,
-        backbone="efficientnet_lite0",
+        backbone: str = "efficientnet_lite0",
         *,
-        weights="default",
-        layer="penultimate",
-        pooling="avg",
-        normalize=False,
-        image_size=None,
-        crop=True,
-        image_shape=None,
-        value_range="auto",
-        batch_size=32,
-        engine="auto",
-        precision="float32",
-        device="auto",
-        memory=None,
-        n_jobs=None,
-        on_error="raise",
-        verbose=0,
-    ):
+        weights: StrPath | None = "default",
+        layer: str | Sequence[str] = "penultimate",
+        pooling: str = "avg",
+        normalize: bool = False,
+        image_size: int | Sequence[int] | None = None,
+        crop: bool | Auto = True,
+        image_shape: Sequence[int] | None = None,
+        value_range: str | Sequence[float] = "auto",
+        batch_size: int = 32,
+        engine: str = "auto",
+        precision: str = "float32",
+        device: str = "auto",
+        memory: Any = None,
+        n_jobs: int | None = None,
+        on_error: str = "raise",
+        verbose: int = 0,
+    ) -> None:
         self.backbone = backbone
         self.weights = weights
         self.layer = layer
@@ -166,7 +171,7 @@ class PretrainedCNNFeatures(TakesSettingsAlong, TransformerMixin, Portable):
         self.verbose = verbose
 
     @fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y=None):
+    def fit(self, X: Any, y: Any = None) -> Self:
         """Check the parameters and the kind of images, and record which weights are used.
 
         Parameters
@@ -191,7 +196,7 @@ class PretrainedCNNFeatures(TakesSettingsAlong, TransformerMixin, Portable):
             self._keep_backbone(backbone)
         return self
 
-    def transform(self, X):
+    def transform(self, X: Any) -> NDArray[np.float32]:
         """Compute the features of each image.
 
         Parameters
@@ -217,7 +222,7 @@ class PretrainedCNNFeatures(TakesSettingsAlong, TransformerMixin, Portable):
         start_clean_after_fork()
         images = check_images(self, X, reset=False)
         backbone = as_seen(self, self._fitted_backbone())
-        bad = [] if self.on_error == "nan" else None
+        bad: list[BadImage] | None = [] if self.on_error == "nan" else None
         features = make_extractor(self, backbone).run(images, resolve_cuts(self.layer, backbone), self.pooling, bad=bad)
         if bad:
             message = f"Cannot read {len(bad)} of {len(images)} images; their features are NaN:\n{listed(bad)}"
@@ -229,7 +234,7 @@ class PretrainedCNNFeatures(TakesSettingsAlong, TransformerMixin, Portable):
                 part /= np.where(norms == 0, 1, norms)
         return features
 
-    def get_feature_names_out(self, input_features=None):
+    def get_feature_names_out(self, input_features: Any = None) -> NDArray[np.object_]:
         """Name the features after their stage: ``"stage8_0"``, ``"stage8_1"``, ….
 
         Parameters
@@ -245,7 +250,7 @@ class PretrainedCNNFeatures(TakesSettingsAlong, TransformerMixin, Portable):
         names = [f"{stage}_{i}" for stage, count in self.feature_counts_.items() for i in range(count)]
         return np.asarray(names, dtype=object)
 
-    def __sklearn_is_fitted__(self):
+    def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "n_features_out_")
 
     @property
@@ -253,7 +258,7 @@ class PretrainedCNNFeatures(TakesSettingsAlong, TransformerMixin, Portable):
         """Number of features of each stage in `layer`, in the order of their columns."""
         return self._feature_counts
 
-    def __sklearn_tags__(self):
+    def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.three_d_array = True
         tags.input_tags.string = True
@@ -261,7 +266,7 @@ class PretrainedCNNFeatures(TakesSettingsAlong, TransformerMixin, Portable):
         return tags
 
 
-def make_feature_classifier(*, cv=5, **params):
+def make_feature_classifier(*, cv: Any = 5, **params: Any) -> Pipeline:
     """Return a pipeline: features of all layers, then a logistic regression whose C is chosen by cross-validation.
 
     The features do not depend on C, so the search over C comes after them, and they are computed once. Those of

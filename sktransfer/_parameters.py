@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from numbers import Integral
-
-from sklearn.base import BaseEstimator
+from typing import Any
 
 from ._frozen._backbones import Backbone, load_backbone
 from ._frozen._engines import resolve_device
 from ._frozen._extraction import Extractor
 from ._frozen._store import resolve_store
+from ._protocols import ReadsImages
 from ._sklearn_compat import HasMethods, Interval, StrOptions
 
-SHARED_CONSTRAINTS: dict[str, list] = {
+SHARED_CONSTRAINTS: dict[str, list[Any]] = {
     "backbone": [str],
     "weights": [str, os.PathLike, None],
     "image_size": [Interval(Integral, 1, None, closed="left"), "array-like", None],
@@ -30,19 +30,19 @@ SHARED_CONSTRAINTS: dict[str, list] = {
 }
 
 
-def resolve_backbone(estimator: BaseEstimator, seed: int = 0) -> Backbone:
+def resolve_backbone(estimator: ReadsImages, seed: int = 0) -> Backbone:
     """Return the backbone that an estimator's parameters ask for, for images as they ask for."""
     return as_seen(estimator, load_backbone(estimator.backbone, estimator.weights, seed))
 
 
-def as_seen(estimator: BaseEstimator, backbone: Backbone) -> Backbone:
+def as_seen(estimator: ReadsImages, backbone: Backbone) -> Backbone:
     """Return a backbone for images of the size and crop that an estimator's parameters ask for."""
     # If the user sets image_size, showing the whole image would make objects smaller than in pretraining.
     crop = estimator.image_size is not None if estimator.crop == "auto" else estimator.crop
     return backbone.with_image_size(estimator.image_size, crop)
 
 
-def make_extractor(estimator: BaseEstimator, backbone: Backbone, *, anew: bool = False) -> Extractor:
+def make_extractor(estimator: ReadsImages, backbone: Backbone, *, anew: bool = False) -> Extractor:
     """Return what computes the activations of a backbone as the parameters say; `anew` passes over what is stored."""
     return Extractor(
         backbone,

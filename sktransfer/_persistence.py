@@ -29,6 +29,7 @@ from typing import Any
 from sklearn.base import BaseEstimator
 
 from ._exceptions import ModelFileError, SktransferError
+from ._protocols import StrPath
 from ._whole_files import write_whole
 
 FORMAT = 1
@@ -36,7 +37,7 @@ _ABANDONED = 3600  # seconds; no writer takes that long
 _MAGIC = b"sktransfer model "
 
 
-def save(estimator: BaseEstimator, path: str | os.PathLike) -> None:
+def save(estimator: BaseEstimator, path: StrPath) -> None:
     """Save an estimator to a file that needs no pickle and runs no code when it is loaded.
 
     Parameters
@@ -86,11 +87,11 @@ def save(estimator: BaseEstimator, path: str | os.PathLike) -> None:
 
 
 def load(
-    path: str | os.PathLike,
+    path: StrPath,
     *,
     device: str | None = None,
-    memory: str | os.PathLike | None = None,
-    weights: str | os.PathLike | None = None,
+    memory: StrPath | None = None,
+    weights: StrPath | None = None,
     n_jobs: int | None = None,
 ) -> Any:
     """Read an estimator that `save` wrote.
@@ -201,7 +202,7 @@ def _packed(estimator: BaseEstimator) -> bytes:
 
     try:
         with placed(device="auto", memory=None, n_jobs=None):
-            content = skops_io.dumps(estimator)
+            content: bytes = skops_io.dumps(estimator)
         unknown = _untrusted_types(content)
     except Exception as error:  # objects may fail in any way to give away their state
         raise ModelFileError(_cannot_save(estimator, f"{type(error).__name__}: {error}")) from error

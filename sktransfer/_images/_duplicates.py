@@ -8,9 +8,12 @@ images may differ. Brightening is undone first, up to what it has cut off at whi
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from .._exceptions import ImageError
@@ -49,7 +52,15 @@ _PAIRS = 256  # compared at a time, so that they stay in the processor's cache
         "verbose": ["verbose"],
     }
 )
-def find_duplicates(X, *, tolerance=2.0, image_shape=None, value_range="auto", n_jobs=None, verbose=0):
+def find_duplicates(
+    X: Any,
+    *,
+    tolerance: float = 2.0,
+    image_shape: Sequence[int] | None = None,
+    value_range: str | Sequence[float] = "auto",
+    n_jobs: int | None = None,
+    verbose: int = 0,
+) -> NDArray[np.intp]:
     """Group images that are copies of each other, such as re-encoded, resized or brightened ones.
 
     Copies that lie on both sides of a split make a score too good. The groups go to the splitters that keep groups
@@ -224,7 +235,8 @@ def _coarse(thumbnails: np.ndarray, gain: float) -> np.ndarray:
         brighter = brighter.reshape(-1, n, COARSE, n * COARSE * 3).sum(axis=2)
         rows[start : start + _PAIRS] = brighter.reshape(-1, n, n, COARSE, 3).sum(axis=3).reshape(-1, n * n * 3)
     rows -= rows.mean(axis=1, keepdims=True)
-    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6)
+    rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6)
+    return rows
 
 
 def _are_copies(
@@ -276,4 +288,5 @@ def _grey(rows: np.ndarray) -> np.ndarray:
 def _deviation(rows: np.ndarray, where: np.ndarray) -> np.ndarray:
     total = np.maximum(where.sum(axis=1), 1)
     mean = (where * rows).sum(axis=1) / total
-    return np.sqrt((where * (rows - mean[:, None]) ** 2).sum(axis=1) / total)
+    deviations: np.ndarray = np.sqrt((where * (rows - mean[:, None]) ** 2).sum(axis=1) / total)
+    return deviations

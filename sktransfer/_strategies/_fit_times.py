@@ -20,6 +20,8 @@ from .._parameters import make_extractor, resolve_backbone, resolve_cuts, resolv
 from .._sklearn_compat import safe_indexing
 from ._sampling import pilot_rows
 
+ImageReader = PretrainedCNNFeatures | FineTunedCNNClassifier
+
 
 class Cost(NamedTuple):
     """Seconds per image.
@@ -64,13 +66,13 @@ def measure_cost(estimator: BaseEstimator, X: Any, y: np.ndarray, *, anew: bool 
     return cost
 
 
-def image_readers(estimator: Any, X: Any) -> Iterator[tuple[BaseEstimator, Any]]:
+def image_readers(estimator: Any, X: Any) -> Iterator[tuple[ImageReader, Any]]:
     """Yield what within an estimator reads images straight from X, each with the images that it reads.
 
     A column transformer hands a column of a table to each of its transformers. What follows another transformer in a
     pipeline reads nothing of X. A search counts as one fit, since the number of its fits is not known.
     """
-    if isinstance(estimator, (PretrainedCNNFeatures, FineTunedCNNClassifier)):
+    if isinstance(estimator, ImageReader):
         yield estimator, X
     elif isinstance(estimator, Pipeline):
         steps = [step for _, step in estimator.steps if step not in (None, "passthrough")]

@@ -19,8 +19,6 @@ from sklearn.utils import check_consistent_length
 from sklearn.utils.parallel import Parallel, delayed
 from tqdm import tqdm
 
-from .._classifier import FineTunedCNNClassifier
-from .._features import PretrainedCNNFeatures
 from .._images._duplicates import find_duplicates
 from .._progress import progress_bar
 from .._sklearn_compat import num_samples, safe_indexing
@@ -29,7 +27,7 @@ from .._validated import validated
 from .._validation import check_folds, check_labels
 from ._candidates import make_strategies
 from ._failures import in_a_line, raise_all, raise_if_images_are_bad
-from ._fit_times import image_readers, measure_cost
+from ._fit_times import ImageReader, image_readers, measure_cost
 from ._result import StrategyComparison
 
 Split = tuple[np.ndarray, np.ndarray]
@@ -250,9 +248,10 @@ class _Race:
         """Yield the score of each fold, in order, as soon as it is there."""
         parallel = Parallel(n_jobs=self.n_jobs, return_as="generator")
         scorer = check_scoring(estimator, scoring=self.scoring)
-        return parallel(
+        scores: Iterator[float] = parallel(
             delayed(_fold_score)(estimator, self.X, self.y, train, test, scorer) for train, test in self.splits
         )
+        return scores
 
 
 def _fold_score(
@@ -296,11 +295,10 @@ def _splits(cv: Any, X: Any, y: np.ndarray, groups: Any, random_state: int) -> l
     return list(splitter(int(cv), shuffle=True, random_state=random_state).split(X, y, groups))
 
 
-def _parts(estimator: BaseEstimator) -> dict[str, BaseEstimator]:
+def _parts(estimator: BaseEstimator) -> dict[str, ImageReader]:
     """Return what within an estimator reads images, by the prefix of its parameters."""
     within = {f"{name}__": part for name, part in estimator.get_params().items()}
-    kinds = (PretrainedCNNFeatures, FineTunedCNNClassifier)
-    return {prefix: part for prefix, part in {"": estimator, **within}.items() if isinstance(part, kinds)}
+    return {prefix: part for prefix, part in {"": estimator, **within}.items() if isinstance(part, ImageReader)}
 
 
 def _memories(estimator: BaseEstimator) -> dict[str, Any]:

@@ -17,7 +17,7 @@ _CLASSES = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Sh
 
 
 @validated(lambda sk: {"path": [str, os.PathLike, None], "subset": [sk.StrOptions({"train", "test"})]})
-def load_fashion_mnist(path=None, *, subset="train"):
+def load_fashion_mnist(path: str | os.PathLike[str] | None = None, *, subset: str = "train") -> Bunch:
     """Load Fashion-MNIST: grey photos of clothes, 28 × 28 pixels, in ten classes.
 
     Parameters

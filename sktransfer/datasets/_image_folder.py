@@ -6,10 +6,14 @@ import itertools
 import os
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .._validated import validated
+
+if TYPE_CHECKING:
+    from sklearn.utils import Bunch
 
 IMAGE_SUFFIXES = frozenset(
     {".avif", ".bmp", ".gif", ".jfif", ".jp2", ".jpeg", ".jpg", ".pbm", ".pgm"}
@@ -19,7 +23,7 @@ IMAGE_SUFFIXES = frozenset(
 
 
 @validated(lambda sk: {"path": [str, os.PathLike]})
-def load_image_folder(path):
+def load_image_folder(path: str | os.PathLike[str]) -> Bunch:
     """List the images of a folder that has one subfolder per class, the class's name being the subfolder's.
 
     The images are not read here: estimators read paths a batch at a time. Files within deeper subfolders belong to
