@@ -54,6 +54,7 @@ class Benchmark:
         out = options.out or (Path(tempfile.mkdtemp()) if options.tiny else None)
         self.results_file = (out or ROOT / "benchmarks" / "results") / f"{Path(self.script).stem}.jsonl"
         self.report_file = (out or ROOT / "docs" / "benchmarks") / f"{Path(self.script).stem}.md"
+        self.results_file.parent.mkdir(parents=True, exist_ok=True)
         plan, keys = self.plan(options.tiny), {each.partition("=")[0] for each in options.only}
         chosen = [cell for cell in plan if all(f"{key}={cell.get(key)}" in options.only for key in keys)]
         if not chosen:

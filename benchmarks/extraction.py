@@ -63,16 +63,16 @@ def loop(compute: Compute, batches: Callable[[], Iterable[torch.Tensor]]) -> Cal
     return lambda: np.concatenate([compute(batch) for batch in batches()])
 
 
-def loop_over_files(compute: Compute, paths: list[str], workers: int = 0) -> Callable[[], np.ndarray]:
+def loop_over_files(make: Callable[[int], Compute], paths: list[str], workers: int = 0) -> Callable[[], np.ndarray]:
     """Return a loop over files; without workers it decodes between the batches."""
     config = timm.data.resolve_data_config(model=timm.create_model("tf_efficientnet_lite0"))
     files = Files(paths, np.zeros(len(paths)), timm.data.create_transform(**config))
     loader = torch.utils.data.DataLoader(files, batch_size=32, num_workers=workers)
-    return loop(compute, lambda: (images for images, _ in loader))
+    return loop(make(min(32, len(paths))), lambda: (images for images, _ in loader))
 
 
-def timm_compute() -> Compute:
-    """Return the network as timm's users call it."""
+def timm_compute(n: int) -> Compute:
+    """Return the network as timm's users call it, for batches of any size."""
     network = published_lite0().requires_grad_(False)
     return lambda batch: network(batch).numpy()
 
@@ -94,7 +94,6 @@ def img2vec(paths: list[str]) -> Callable[[], object]:
     resnet18 = img_to_vec.resnet18
     with mock.patch.object(img_to_vec, "resnet18", lambda weights: resnet18(weights=None)):
         encoder = img_to_vec.Img2Vec(cuda=False, model="resnet18")
-
     batches = [paths[first : first + 32] for first in range(0, len(paths), 32)]
     return lambda: [encoder.get_vec([Image.open(path).convert("RGB") for path in batch]) for batch in batches]
 
@@ -127,11 +126,9 @@ def onnx_compute(n: int) -> Compute:
 OTHERS: dict[str, Callable[[list[str]], Callable[[], object]]] = {
     "embetter TimmEncoder": embetter_encoder,
     "img2vec (ResNet-18)": img2vec,
-    "OpenVINO by hand, float32": lambda paths: loop_over_files(openvino_compute("float32", min(32, len(paths))), paths),
-    "OpenVINO by hand, bfloat16": lambda paths: loop_over_files(
-        openvino_compute("bfloat16", min(32, len(paths))), paths
-    ),
-    "ONNX Runtime by hand": lambda paths: loop_over_files(onnx_compute(min(32, len(paths))), paths),
+    "OpenVINO by hand, float32": partial(loop_over_files, partial(openvino_compute, "float32")),
+    "OpenVINO by hand, bfloat16": partial(loop_over_files, partial(openvino_compute, "bfloat16")),
+    "ONNX Runtime by hand": partial(loop_over_files, onnx_compute),
 }
 
 
@@ -144,9 +141,9 @@ def engine_loop(name: str, precision: str, canvases: np.ndarray) -> Callable[[],
 
 def arrays_in_memory(tiny: bool) -> Cell:
     """Compare on uint8 arrays of 224 pixels, which need no resizing."""
-    n = 4 if tiny else 256
+    n = 2 if tiny else 256
     stack = np.random.default_rng(0).integers(0, 256, (n, 224, 224, 3), dtype=np.uint8)
-    out = {"plain timm loop": rate(n, loop(timm_compute(), partial(normalised, stack)), 2)}
+    out = {"plain timm loop": rate(n, loop(timm_compute(n), partial(normalised, stack)), 2)}
     for precision in PRECISIONS:
         for name in ("torch", "openvino"):
             out[f"{name} engine, {precision}"] = rate(n, engine_loop(name, precision, stack))
@@ -177,8 +174,7 @@ def jpeg_files(write: Callable[[int, Path], list[str]], n: int, others: list[str
             sum_of_times = 1 / out["ours, decoding alone"] + 1 / out[f"ours, computing alone, {precision}"]
             out[f"ours / (decoding + computing) in time, {precision}"] = 1 / out[f"ours, {precision}"] / sum_of_times
         for workers in (2, 0):
-            plain = loop_over_files(timm_compute(), paths, workers)
-            out[f"plain timm loop, DataLoader({workers})"] = rate_of(plain, 1)
+            out[f"plain timm loop, DataLoader({workers})"] = rate_of(loop_over_files(timm_compute, paths, workers), 1)
         for other in others:
             try:
                 out[other] = rate_of(OTHERS[other](paths), 1)

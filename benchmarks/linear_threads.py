@@ -37,11 +37,13 @@ def measure(images: int, busy: bool) -> Cell:
     """Fit with all threads and with one thread in turn, three times."""
     cores = os.cpu_count() or 1
     work = partial(fit_seconds, images, cores), partial(fit_seconds, images, 1)
-    with subprocess.Popen([sys.executable, "-c", "while True: pass" if busy else ""]) as other:
-        try:
-            pairs = in_turn(*work, repeats=3)
-        finally:
+    other = subprocess.Popen([sys.executable, "-c", "while True: pass"]) if busy else None
+    try:
+        pairs = in_turn(*work, repeats=3)
+    finally:
+        if other is not None:
             other.kill()
+            other.wait()
     every, one = np.median(pairs, axis=0)
     return {"cores": cores, "1 thread": one, "all threads": every, "ratio": median_ratio(pairs)}
 

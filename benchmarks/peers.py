@@ -125,10 +125,7 @@ def skorch_tutorial(problem: Problem, seed: int) -> tuple[np.ndarray, float]:
         optimizer__momentum=0.9,
         iterator_train__shuffle=True,
         train_split=None,
-        callbacks=[
-            LRScheduler(policy="StepLR", step_size=7, gamma=0.1),
-            Freezer(lambda name: not name.startswith("fc")),
-        ],
+        callbacks=[LRScheduler(policy="StepLR", step_size=7, gamma=0.1), Freezer(["body.*"])],
         classes=np.arange(len(classes)),
         device="cuda" if torch.cuda.is_available() else "cpu",
         verbose=0,

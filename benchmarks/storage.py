@@ -9,8 +9,8 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 
@@ -23,7 +23,8 @@ Store = tuple[Callable[[dict[bytes, bytes]], None], Callable[[bytes], bytes]]  #
 SIZES = {"5 KB": (5_120, 5_000), "125 KB": (128_000, 1_000)}  # bytes of a row, and number of rows
 
 
-def files(folder: Path) -> Store:
+@contextmanager
+def files(folder: Path) -> Iterator[Store]:
     """Write one file per row aside and rename it."""
 
     def path_of(key: bytes) -> Path:
@@ -36,52 +37,55 @@ def files(folder: Path) -> Store:
             path.with_suffix(".tmp").write_bytes(content)
             path.with_suffix(".tmp").replace(path)
 
-    return put, lambda key: path_of(key).read_bytes()
+    yield put, lambda key: path_of(key).read_bytes()
 
 
-def sqlite(folder: Path) -> Store:
+@contextmanager
+def sqlite(folder: Path) -> Iterator[Store]:
     """Keep one table with a write-ahead log; a transaction per batch."""
-    db = sqlite3.connect(folder / "rows.sqlite")
-    db.execute("PRAGMA journal_mode=WAL")
-    db.execute("PRAGMA synchronous=NORMAL")
-    db.execute("CREATE TABLE IF NOT EXISTS rows (key BLOB PRIMARY KEY, content BLOB) WITHOUT ROWID")
+    with closing(sqlite3.connect(folder / "rows.sqlite")) as db:
+        db.execute("PRAGMA journal_mode=WAL")
+        db.execute("PRAGMA synchronous=NORMAL")
+        db.execute("CREATE TABLE IF NOT EXISTS rows (key BLOB PRIMARY KEY, content BLOB) WITHOUT ROWID")
 
-    def put(rows: dict[bytes, bytes]) -> None:
-        with db:
-            db.executemany("INSERT OR REPLACE INTO rows VALUES (?, ?)", rows.items())
+        def put(rows: dict[bytes, bytes]) -> None:
+            with db:
+                db.executemany("INSERT OR REPLACE INTO rows VALUES (?, ?)", rows.items())
 
-    return put, lambda key: db.execute("SELECT content FROM rows WHERE key = ?", (key,)).fetchone()[0]
+        yield put, lambda key: db.execute("SELECT content FROM rows WHERE key = ?", (key,)).fetchone()[0]
 
 
-def lmdb(folder: Path) -> Store:
+@contextmanager
+def lmdb(folder: Path) -> Iterator[Store]:
     """Keep one B-tree in a memory map; a transaction per batch."""
-    env = import_module("lmdb").open(str(folder), map_size=2**32, metasync=False)
+    with import_module("lmdb").open(str(folder), map_size=2**32, metasync=False) as env:
 
-    def put(rows: dict[bytes, bytes]) -> None:
-        with env.begin(write=True) as transaction:
-            for key, content in rows.items():
-                transaction.put(key, content)
+        def put(rows: dict[bytes, bytes]) -> None:
+            with env.begin(write=True) as transaction:
+                for key, content in rows.items():
+                    transaction.put(key, content)
 
-    def get(key: bytes) -> bytes:
-        with env.begin() as transaction:
-            return transaction.get(key)
+        def get(key: bytes) -> bytes:
+            with env.begin() as transaction:
+                return transaction.get(key)
 
-    return put, get
+        yield put, get
 
 
-def diskcache(folder: Path) -> Store:
+@contextmanager
+def diskcache(folder: Path) -> Iterator[Store]:
     """Use the library diskcache: SQLite for the index, files for large values."""
-    cache = import_module("diskcache").Cache(str(folder), size_limit=2**32)
+    with import_module("diskcache").Cache(str(folder), size_limit=2**32) as cache:
 
-    def put(rows: dict[bytes, bytes]) -> None:
-        with cache.transact():
-            for key, content in rows.items():
-                cache[key] = content
+        def put(rows: dict[bytes, bytes]) -> None:
+            with cache.transact():
+                for key, content in rows.items():
+                    cache[key] = content
 
-    return put, cache.get
+        yield put, cache.get
 
 
-STORES: dict[str, Callable[[Path], Store]] = {"Files": files, "SQLite": sqlite, "LMDB": lmdb, "DiskCache": diskcache}
+STORES = {"Files": files, "SQLite": sqlite, "LMDB": lmdb, "DiskCache": diskcache}
 
 
 def is_sound(content: bytes) -> bool:
@@ -112,18 +116,18 @@ def plan(tiny: bool) -> list[Cell]:
 def measure(store: str, row: str, n: int | None = None) -> Cell:
     """Return microseconds per row for writing in batches of 32 and for reading one by one, and what damage leaves."""
     size, n = SIZES[row][0], n or SIZES[row][1]
+    keys, payload = keys_of(n), np.random.default_rng(0).bytes(size)
     with tempfile.TemporaryDirectory() as folder:
-        put, get = STORES[store](Path(folder))
-        keys, payload = keys_of(n), np.random.default_rng(0).bytes(size)
+        with STORES[store](Path(folder)) as (put, get):
 
-        def write() -> None:
-            for first in range(0, n, 32):
-                put({key: xxhash.xxh3_128_digest(payload) + payload for key in keys[first : first + 32]})
+            def write() -> None:
+                for first in range(0, n, 32):
+                    put({key: xxhash.xxh3_128_digest(payload) + payload for key in keys[first : first + 32]})
 
-        def read() -> None:
-            assert all(is_sound(get(key)) for key in keys)
+            def read() -> None:
+                assert all(is_sound(get(key)) for key in keys)
 
-        times = {"write": 1e6 * seconds(write) / n, "read": 1e6 * seconds(read) / n}
+            times = {"write": 1e6 * seconds(write) / n, "read": 1e6 * seconds(read) / n}
         flip_bytes(Path(folder))
         command = [sys.executable, "-c", f"import storage; print(storage.readable({store!r}, {folder!r}, {n}))"]
         result = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=300)
@@ -134,12 +138,12 @@ def readable(store: str, folder: str, n: int) -> int | str:
     """Return the number of rows that can be read after the damage."""
     good = 0
     try:
-        _, get = STORES[store](Path(folder))
+        with STORES[store](Path(folder)) as (_, get):
+            for key in keys_of(n):
+                with suppress(Exception):  # a damaged row makes each library raise another kind
+                    good += is_sound(get(key))
     except Exception as error:  # whatever the library raises on a damaged file
-        return f"none ({type(error).__name__})"
-    for key in keys_of(n):
-        with suppress(Exception):  # a damaged row makes each library raise another kind
-            good += is_sound(get(key))
+        return good or f"none ({type(error).__name__})"
     return good
 
 
