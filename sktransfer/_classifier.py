@@ -32,11 +32,11 @@ from ._validation import check_class_sizes, check_images, check_labels, encoded
 
 
 class FineTunedCNNClassifier(TakesSettingsAlong, ClassifierMixin, Portable):
-    """A pretrained convolutional network with a new head, trained on from a chosen depth.
+    """A pretrained convolutional network with a new head, fine-tuned from a chosen depth.
 
-    The first stages are frozen: they stay as they are, BatchNorm statistics included. The stages that follow
-    learn at a tenth of the head's rate. The head starts as a logistic regression on the pretrained features.
-    Training is skorch's; the network is in ``net_``.
+    The first stages are frozen: they never change, BatchNorm statistics included. The stages after them learn at a
+    tenth of the head's learning rate. The head starts as a logistic regression on the pretrained features.
+    The package skorch trains the network, which is in ``net_`` after `fit`.
 
     Parameters
     ----------
@@ -46,76 +46,76 @@ class FineTunedCNNClassifier(TakesSettingsAlong, ClassifierMixin, Portable):
         ``"default"`` takes the published ImageNet weights. A path reads a ``.safetensors`` or ``.pth`` file,
         with or without the original head. None trains from scratch.
     freeze : int, str or "auto", default="auto"
-        How deep to freeze. 0 freezes nothing; an integer k the first k stages; a stage's name every stage up
-        to and including it; ``"all"`` the whole backbone, so that only the head learns. ``"auto"`` freezes the
-        first half of the stages, or nothing when ``weights=None``.
+        How many stages to freeze. 0 freezes nothing. An integer k freezes the first k stages. The name of a stage
+        freezes all stages up to and including it. ``"all"`` freezes the whole backbone, so that only the head learns.
+        ``"auto"`` freezes the first half of the stages, or nothing when ``weights=None``.
     lr : float or "auto", default="auto"
-        Learning rate of the head, and of everything when ``weights=None``. ``"auto"`` is 3e-3, or 1e-3 when
+        Learning rate of the head, and of the whole network when ``weights=None``. ``"auto"`` is 3e-3, or 1e-3 when
         ``weights=None``.
     lr_factor : float, default=0.1
         The pretrained stages that are not frozen learn at ``lr * lr_factor``.
     max_epochs : int or "auto", default="auto"
-        How often to go through the training images. ``"auto"`` makes 24,000 images, in 6 to 30 epochs; when
-        ``weights=None`` 60,000, in 10 to 60.
+        Number of passes through the training images. ``"auto"`` trains on about 24,000 images in total, in 6 to 30
+        epochs. When ``weights=None``, it trains on about 60,000, in 10 to 60 epochs.
     batch_size : int, default=32
         The largest number of images in one step.
     augment : {"photo", "any_orientation", "text"}, callable or None, default=None
         Random changes of the training images. None trains on stored activations, so the frozen stages run once.
-        ``"photo"`` flips, zooms in, shifts, rotates and changes colours a little; ``"any_orientation"`` flips and
-        turns, for cells, tiles and microscopes; ``"text"`` does not flip. A callable maps one uint8 tensor
+        ``"photo"`` flips, zooms in, shifts, rotates and changes colours a little. ``"any_orientation"`` flips and
+        turns, for cells, tiles and microscopes. ``"text"`` does not flip. A callable maps one uint8 tensor
         (3, H, W) to another, as torchvision's v2 transforms do.
     n_views : int or None, default=None
-        None augments afresh each epoch, and runs the frozen stages each time. A number draws so many views of each
-        image once, keeps their activations at the cut, and picks one of them each epoch, which is many times faster.
+        None draws new views in each epoch and runs the frozen stages each time. A number n draws n views of each
+        image once, stores their activations at the cut, and picks one in each epoch, which is many times faster.
     tta : int or "auto", default="auto"
-        Test-time augmentation: with `augment`, `predict_proba` averages over so many views of each image, itself and
-        augmented ones, always the same. ``"auto"`` is 8 for ``"any_orientation"``, else 1, the image alone.
+        Test-time augmentation: with `augment`, `predict_proba` averages over this number of views of each image, always
+        the same. One of them is the image itself. ``"auto"`` is 8 for ``"any_orientation"``, else 1.
     head_hidden : tuple of int, default=()
         Widths of dense layers between the features and the classes.
     dropout : float, default=0.2
-        Share of features dropped before each dense layer in training.
+        Fraction of the features that is dropped before each dense layer in training.
     weight_decay : float, default=0.01
-        Of AdamW.
+        Weight decay of the AdamW optimiser.
     class_weight : dict, "balanced" or None, default=None
         Weights of the classes, as in scikit-learn.
     early_stopping : bool or int, default=False
-        Hold out `validation_fraction` of the images, stop when their loss has not improved for that many
-        epochs (5 for True), and return to the best weights, which are kept in memory. Copies of an image may be held
-        out and trained on at once, which makes the loss too good; `find_duplicates` finds them.
+        Hold out `validation_fraction` of the images, stop when their loss has not improved for this number of
+        epochs (5 for True), and return to the best weights, which are kept in memory. If one copy of an image is held
+        out and another is trained on, the loss looks too good; `find_duplicates` finds copies.
     validation_fraction : float, default=0.1
-        Share of each class held out for `early_stopping`; at least one image, and never the last one.
+        Fraction of each class that is held out for `early_stopping`: at least one image, but never all of them.
     callbacks : list of skorch callbacks, default=None
-        Passed on to skorch.
+        Callbacks that are passed to skorch.
     net_params : dict, default=None
         Further parameters of `skorch.NeuralNetClassifier`, such as
         ``{"optimizer": torch.optim.SGD, "optimizer__momentum": 0.9}``.
     image_size : int or (int, int), default=None
-        Height and width in pixels of what the network sees; one number for a square. None keeps the scale of the
-        weights: 256 pixels for most, 224 with `crop`.
+        Height and width in pixels of the network's input; one number means a square. None keeps the resolution of
+        pretraining: 256 pixels for most weights, 224 with `crop`.
     crop : bool or "auto", default="auto"
-        Whether to see the central part of an image alone, as in the evaluation of the weights and as
-        `PretrainedCNNFeatures` does. ``"auto"`` crops where `image_size` is given. Without either the whole image, or
-        its central square, is seen at the scale of the weights.
+        Whether to use only the central part of an image, as the evaluation of the weights and `PretrainedCNNFeatures`
+        do. ``"auto"`` crops if `image_size` is given. If neither is set, the whole image (its central square if it is
+        not square) is used at the resolution of pretraining.
     image_shape : tuple of int, default=None
-        Shape of one image when `X` holds flat rows, as `numpy.reshape` takes it: ``(8, 8)``,
+        Shape of one image if `X` holds flat rows, in the form that `numpy.reshape` accepts: ``(8, 8)``,
         ``(32, 32, 3)``, ``(1, -1)``.
     value_range : "auto" or (float, float), default="auto"
-        The values that mean black and white. ``"auto"``: 0 to 255 for uint8, 0 to 65535 for uint16, and
+        The values that mean black and white. ``"auto"`` means 0 to 255 for uint8 and 0 to 65535 for uint16;
         floats must lie between 0 and 1.
     precision : {"float32", "bfloat16"}, default="float32"
         Number format of convolutions and matrix products.
     device : str, default="auto"
-        ``"cpu"``, ``"cuda"``, ``"mps"``, or ``"auto"``: a GPU where there is one.
+        ``"cpu"``, ``"cuda"``, ``"mps"``, or ``"auto"``, which uses a GPU if one exists.
     memory : None, path or joblib.Memory, default=None
-        A folder to keep activations in, so that other processes and later days need not compute them again.
-        Within one process they are kept in memory in any case; `set_cache_limits` bounds both.
+        A folder that stores activations, so that other processes and later sessions need not compute them again.
+        Within one process they are always kept in memory. `set_cache_limits` limits both.
     n_jobs : int, default=None
-        Threads that decode images. None takes as many as torch uses; -1 takes all cores.
+        Number of threads that decode images. None uses as many as torch; -1 uses all cores.
     warm_start : bool, default=False
-        `fit` goes on from the last fit, with the schedule from its start, instead of from the pretrained weights.
-        Fewer stages may be frozen than before: so first the head is trained, then more and more stages.
+        `fit` continues from the last fit instead of the pretrained weights, and the learning rate schedule starts
+        again. Fewer stages may be frozen than before, so you can train the head first and then more and more stages.
     random_state : int, RandomState or None, default=None
-        With an int, two fits on the same images are the same.
+        With an int, two fits on the same images give the same result.
     verbose : int, default=0
         1 shows a progress bar.
 
@@ -124,7 +124,7 @@ class FineTunedCNNClassifier(TakesSettingsAlong, ClassifierMixin, Portable):
     classes_ : ndarray of shape (n_classes,)
         The labels.
     net_ : skorch.NeuralNetClassifier
-        The trained net. Its input is the output of the frozen stages, its classes are positions in `classes_`.
+        The trained net. Its input is the output of the frozen stages; its classes are positions in `classes_`.
     history_ : list of dict
         One record per epoch: ``epoch``, ``seconds``, ``train_loss``, ``train_accuracy``, ``valid_loss`` and
         ``valid_accuracy`` with `early_stopping`, ``lr``, ``lr_pretrained``.
@@ -143,9 +143,9 @@ class FineTunedCNNClassifier(TakesSettingsAlong, ClassifierMixin, Portable):
 
     Notes
     -----
-    What is pickled or saved is what predicts: the stages after the cut, the head, and how images are prepared. Frozen
-    stages with the published weights are looked up again by name when they are first needed, and their checksum is
-    compared. Other frozen stages, with random weights or those of a local file, are pickled too.
+    A pickle or a saved model holds what predictions need: the stages after the cut, the head, and how images are
+    prepared. Frozen stages with published weights are left out; they are loaded again by name when they are first
+    needed, and their checksum is compared. Frozen stages with random weights or those of a local file are included.
 
     Examples
     --------
@@ -268,7 +268,7 @@ class FineTunedCNNClassifier(TakesSettingsAlong, ClassifierMixin, Portable):
         ImageError
             If an image cannot be read. The message names it.
         LabelError
-            If a label is missing, if there is one class only, or if `early_stopping` finds a class of a single image.
+            If a label is missing, if there is only one class, or if `early_stopping` is on and a class has one image.
         TrainingError
             If the loss is no longer a number.
         """
@@ -287,7 +287,7 @@ class FineTunedCNNClassifier(TakesSettingsAlong, ClassifierMixin, Portable):
             check_class_sizes(y, 2, "early_stopping", advice)
         classes, codes = np.unique(y, return_inverse=True)
         weights = self._weights(y, sample_weight)
-        # Of mean one: gradients are clipped, so a common factor would change the steps.
+        # The weights get mean 1. Gradients are clipped, so a common factor would change the steps.
         examples = Examples(images, codes, (weights / weights.mean()).astype(np.float32))
 
         trained = self if self.warm_start and hasattr(self, "net_") else None
@@ -303,9 +303,9 @@ class FineTunedCNNClassifier(TakesSettingsAlong, ClassifierMixin, Portable):
 
     @fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
-        """Go once through these images, at constant learning rates.
+        """Train for one epoch on these images, at constant learning rates.
 
-        The first call starts a new model, or goes on from `fit`. Parameters that are changed between calls take
+        The first call starts a new model, or continues from `fit`. Parameters that are changed between calls take
         effect at the next `fit`.
 
         Parameters
@@ -315,7 +315,7 @@ class FineTunedCNNClassifier(TakesSettingsAlong, ClassifierMixin, Portable):
         y : array-like of shape (n_images,)
             Labels.
         classes : array-like of shape (n_classes,), default=None
-            All labels that will ever occur; needed in the first call.
+            All labels that will ever occur. The first call needs them.
         sample_weight : array-like of shape (n_images,), default=None
             How much each image counts in the loss.
 
@@ -343,7 +343,7 @@ class FineTunedCNNClassifier(TakesSettingsAlong, ClassifierMixin, Portable):
         if not first:
             self._check_same_classes(classes)
         labels = encoded(y, classes)
-        # As they are: they also weigh the images of one call against those of another.
+        # Not scaled to mean 1: the weights also weigh the images of one call against those of another.
         examples = Examples(images, labels, self._weights(y, sample_weight).astype(np.float32))
 
         backbone, seed = self._start(anew=first)
@@ -359,7 +359,7 @@ class FineTunedCNNClassifier(TakesSettingsAlong, ClassifierMixin, Portable):
         self.net_, self.history_ = ongoing.net, ongoing.record.epochs_
 
     def _start(self, *, anew: bool) -> tuple[Backbone, int]:
-        """Return the backbone and the seed of a new training, or those of the one that is gone on with."""
+        """Return the backbone and the seed of a new training, or those of the training that is continued."""
         start_clean_after_fork()
         if not anew:
             return self._fitted_backbone(), self._seed
@@ -381,7 +381,7 @@ class FineTunedCNNClassifier(TakesSettingsAlong, ClassifierMixin, Portable):
         Parameters
         ----------
         X : images
-            As in `fit`. Read a batch at a time.
+            As in `fit`. They are read one batch at a time.
 
         Returns
         -------
@@ -441,8 +441,8 @@ class FineTunedCNNClassifier(TakesSettingsAlong, ClassifierMixin, Portable):
     def _check_same_classes(self, classes: np.ndarray) -> None:
         if not np.array_equal(classes, self.classes_):
             raise ValueError(
-                f"The classes are {classes.tolist()}, and those of the model at hand {self.classes_.tolist()}. "
-                "Give it the same classes, or fit a new one with warm_start=False."
+                f"The classes are {classes.tolist()}, but the fitted model has {self.classes_.tolist()}. "
+                "Pass the same classes, or fit a new model with warm_start=False."
             )
 
     def __getstate__(self) -> dict[str, Any]:
