@@ -29,9 +29,9 @@ from ._validation import check_images
 class PretrainedCNNFeatures(TakesSettingsAlong, TransformerMixin, Portable):
     """Bottleneck features of a pretrained convolutional network.
 
-    Each image is resized, cropped and normalised as the network's weights were trained, run through its
-    convolutional stages, and the feature map is pooled to a vector. A linear model or an SVM on these
-    features is what works for a few hundred images of nearly any kind [1]_.
+    Each image is resized, cropped and normalised as in pretraining, and run through the network's convolutional
+    stages. The feature map is then pooled to a vector. A linear model or an SVM on these features works well for a
+    few hundred images of nearly any kind [1]_.
 
     Parameters
     ----------
@@ -41,45 +41,45 @@ class PretrainedCNNFeatures(TakesSettingsAlong, TransformerMixin, Portable):
         ``"default"`` takes the published ImageNet weights. A path reads a ``.safetensors`` or ``.pth`` file,
         with or without the original head. None takes random weights, the same ones each time.
     layer : str or list of str, default="penultimate"
-        After which stage to take the features: ``"stage1"``, ``"stage2"``, …, or ``"penultimate"``, the last
-        one. Features of several stages are concatenated, in order of depth; ``"all"`` takes every stage. Fully
+        The stage whose output gives the features: ``"stage1"``, ``"stage2"``, …, or ``"penultimate"``, which is the
+        last one. ``"all"`` takes every stage. Features of several stages are concatenated in order of depth. Fully
         connected layers of networks such as VGG are left out.
     pooling : {"avg", "max", "avgmax", "flatten"}, default="avg"
-        How a map of shape (C, h, w) becomes a vector: its mean or maximum over h and w (C features), both
-        (2 C), or every value (C h w).
+        How a map of shape (C, h, w) becomes a vector: by its mean or maximum over h and w (C features), by both
+        (2 C features), or by all values (C h w features).
     normalize : bool, default=False
         Divide the features of each stage by their Euclidean norm, so that each stage weighs as much as the others.
     image_size : int or (int, int), default=None
-        Height and width in pixels of what the network sees; one number for a square. None takes the size
-        the weights were trained at.
+        Height and width in pixels of the network's input; one number means a square. None takes the size that the
+        weights were trained at.
     crop : bool or "auto", default=True
-        Whether to see the central part of an image alone, as in the evaluation of the weights, most often 224 of 256
-        pixels. Without it and without an `image_size`, all 256 are seen. ``"auto"`` crops where `image_size` is given.
+        Whether to use only the central part of an image, as in the evaluation of the weights: most often 224 of 256
+        pixels. False without an `image_size` uses all 256. ``"auto"`` crops if `image_size` is given.
     image_shape : tuple of int, default=None
-        Shape of one image when `X` holds flat rows, as `numpy.reshape` takes it: ``(8, 8)``,
+        Shape of one image if `X` holds flat rows, in the form that `numpy.reshape` accepts: ``(8, 8)``,
         ``(32, 32, 3)``, ``(1, -1)``.
     value_range : "auto" or (float, float), default="auto"
-        The values that mean black and white. ``"auto"``: 0 to 255 for uint8, 0 to 65535 for uint16, and
+        The values that mean black and white. ``"auto"`` means 0 to 255 for uint8 and 0 to 65535 for uint16;
         floats must lie between 0 and 1.
     batch_size : int, default=32
-        How many images to run at once. Changes speed and memory, not the result.
+        How many images to run at once. It changes speed and memory, not the result.
     engine : {"auto", "openvino", "torch"}, default="auto"
-        What runs the network. ``"auto"`` takes OpenVINO on a CPU where it is installed
+        The library that runs the network. ``"auto"`` takes OpenVINO on a CPU if it is installed
         (``pip install 'sktransfer[openvino]'``). It is 1.5 times as fast as torch in float32, and 2.7 times in bfloat16
-        (``docs/benchmarks/extraction.md``, arrays in memory). Features agree to 1e-4 of their size.
+        (``docs/benchmarks/extraction.md``, arrays in memory). The features of both agree to 1e-4 of their size.
     precision : {"float32", "bfloat16"}, default="float32"
         Number format of convolutions. The features are float32 in both cases.
     device : str, default="auto"
-        ``"cpu"``, ``"cuda"``, ``"mps"``, or ``"auto"``: a GPU where there is one.
+        ``"cpu"``, ``"cuda"``, ``"mps"``, or ``"auto"``, which uses a GPU if one exists.
     memory : None, path or joblib.Memory, default=None
-        A folder to keep activations in, so that other processes and later days need not compute them again.
-        Within one process they are kept in memory in any case; `set_cache_limits` bounds both.
+        A folder that stores activations, so that other processes and later sessions need not compute them again.
+        Within one process they are always kept in memory. `set_cache_limits` limits both.
     n_jobs : int, default=None
-        Threads that decode images. None takes as many as torch uses; -1 takes all cores.
+        Number of threads that decode images. None uses as many as torch; -1 uses all cores.
     on_error : {"raise", "nan"}, default="raise"
-        What to do about images that cannot be read. ``"raise"``: an `ImageError` that lists them; once the first is
-        met, the others are looked for by decoding alone, for a minute at most. ``"nan"``: their features are NaN, and a
-        warning lists them. `find_bad_images` finds them beforehand.
+        What to do with images that cannot be read. ``"raise"`` raises an `ImageError` that lists them: after the first,
+        the rest are only decoded, for at most a minute, to find the others. ``"nan"`` sets their features to NaN and
+        lists them in a warning. `find_bad_images` finds them beforehand.
     verbose : int, default=0
         1 shows a progress bar.
 
@@ -100,10 +100,10 @@ class PretrainedCNNFeatures(TakesSettingsAlong, TransformerMixin, Portable):
 
     Notes
     -----
-    ``fit`` learns nothing from the images: it checks the parameters and records which weights are used. So
+    ``fit`` learns nothing from the images. It checks the parameters and records which weights are used, so
     features may be extracted before cross-validation as well as within it.
 
-    The network is always in eval mode. Published weights are not pickled, but looked up again by name when they are
+    The network is always in eval mode. Published weights are not pickled. They are loaded again by name when they are
     first needed, and their checksum is compared. Random weights and those of a local file are pickled.
 
     References
@@ -179,7 +179,7 @@ class PretrainedCNNFeatures(TakesSettingsAlong, TransformerMixin, Portable):
         X : images
             A list, Series or array of file paths, file contents (bytes), PIL images, arrays or tensors, of
             any sizes; or one array (n, H, W), (n, H, W, C) or (n, C, H, W); or flat rows with `image_shape`.
-            Not read here, but for the checks of flat rows.
+            `fit` does not read them, except to check flat rows.
         y : ignored
 
         Returns
@@ -202,7 +202,7 @@ class PretrainedCNNFeatures(TakesSettingsAlong, TransformerMixin, Portable):
         Parameters
         ----------
         X : images
-            As in `fit`. Read a batch at a time.
+            As in `fit`. They are read one batch at a time.
 
         Returns
         -------
@@ -211,7 +211,7 @@ class PretrainedCNNFeatures(TakesSettingsAlong, TransformerMixin, Portable):
         Raises
         ------
         ImageError
-            If images cannot be read and `on_error` is "raise". The message lists them, ``bad_images`` holds them.
+            If images cannot be read and `on_error` is "raise". The message lists them; ``bad_images`` holds them.
 
         Warns
         -----
@@ -269,23 +269,23 @@ class PretrainedCNNFeatures(TakesSettingsAlong, TransformerMixin, Portable):
 def make_feature_classifier(*, cv: Any = 5, **params: Any) -> Pipeline:
     """Return a pipeline: features of all layers, then a logistic regression whose C is chosen by cross-validation.
 
-    The features do not depend on C, so the search over C comes after them, and they are computed once. Those of
-    each stage are divided by their norm. Early layers see what photos and other images have in common; with them the
-    cross-validated accuracy was 1.6 points higher on solar cells and on clothes than with the last alone [1]_.
+    The features do not depend on C, so they are computed once, before the search over C. The features of each stage
+    are divided by their norm. Early layers detect what photos and other images have in common. With them, accuracy in
+    cross-validation was 1.6 points higher on solar cells and on clothes than with the last stage alone [1]_.
 
     Parameters
     ----------
     cv : int or cross-validation splitter, default=5
         How C is chosen among 1, 10, 100 and 1000, by accuracy.
     **params
-        Parameters of `PretrainedCNNFeatures`, where ``layer="all"`` and ``normalize=True`` unless said otherwise.
-        `n_jobs` is that of the features, the threads that decode images; the search runs one fit at a time, which
+        Parameters of `PretrainedCNNFeatures`. The defaults here are ``layer="all"`` and ``normalize=True``.
+        `n_jobs` is the number of threads that decode images. The search runs one fit at a time, which
         ``set_params(classifier__n_jobs=…)`` changes.
 
     Returns
     -------
     pipeline : sklearn.pipeline.Pipeline
-        With the steps ``"features"`` and ``"classifier"``, a `GridSearchCV`.
+        Its steps are ``"features"`` and ``"classifier"``, which is a `GridSearchCV`.
 
     References
     ----------
