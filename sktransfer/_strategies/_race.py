@@ -1,4 +1,4 @@
-"""Run strategies on the same folds, against the clock, and keep what is finished."""
+"""Run strategies on the same folds within a time budget, and keep the results of those that finish."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ def compare_strategies(
 ) -> StrategyComparison:
     """Cross-validate several ways to use a pretrained network on the same folds.
 
-    Whatever is frozen is computed once for all strategies, folds and processes: activations are kept in a temporary
-    folder meanwhile, or in `memory`.
+    Activations of frozen stages are computed once for all strategies, folds and processes. Until the comparison ends,
+    they are stored in a temporary folder, or in `memory`.
 
     Parameters
     ----------
@@ -70,54 +70,54 @@ def compare_strategies(
     y : array-like of shape (n_images,)
         Labels.
     strategies : "all", str, list of str, or dict of str to estimator, default="all"
-        ``"all"`` takes `make_strategies`, a name or a list some of them. A dict may hold any estimators, such as
-        ``{**make_strategies("timm/convnext_tiny"), "mine": my_pipeline}``. They are run in order: put the cheap first.
+        ``"all"`` runs all of `make_strategies`; a name or a list of names runs some. A dict may hold any estimators:
+        ``{**make_strategies("timm/convnext_tiny"), "mine": my_pipeline}``. They run in order: put the cheapest first.
     cv : int, splitter or iterable, default=5
-        As in `sklearn.model_selection.cross_validate`. A number shuffles, within classes, or whole groups if
-        `groups` are given.
+        As in `sklearn.model_selection.cross_validate`. A number gives stratified and shuffled folds, which keep groups
+        whole if `groups` are given.
     groups : array-like of shape (n_images,), default=None
-        Images of one group (a patient, an object, copies of an image) never stand in both training and test images.
-        `find_duplicates` finds copies.
+        Images of one group (a patient, an object, copies of an image) are never in both the training and the test
+        images of a fold. `find_duplicates` finds copies.
     scoring : str or callable, default="accuracy"
-        As in scikit-learn; more is better. A strategy without the probabilities that a score needs is left out.
+        As in scikit-learn; higher is better. A strategy without the probabilities that a score needs is left out.
     time_budget : float, default=None
-        Seconds for everything, the last fit included. A strategy that is not expected to finish, by a short trial, is
-        left out; one that takes longer than expected is stopped between two folds. Both are named in the result. The
-        first one is always run. None of them is shortened: a score is that of the strategy as it is.
+        Seconds for everything, the last fit included. A short trial predicts how long a strategy takes. It is left out
+        if it is not expected to finish, and stopped between two folds if it takes longer than expected. The result
+        names both kinds. The first strategy always runs. No strategy is shortened to fit into the budget.
     n_jobs : int, default=None
-        Folds to run at a time, in processes. One already uses all cores for what takes longest.
+        Number of folds that run at the same time, in processes. One fold already uses all cores for the slowest steps.
     refit : bool, default=True
         Fit the best strategy to all images, as `best_estimator_`.
     random_state : int, default=0
-        For the folds and the training.
+        Seed of the folds and of the training.
     verbose : int, default=0
         1 shows one progress bar over all fits.
     **params
-        Parameters of `make_strategies`: `augment`, `backbone`, `image_size`, `image_shape`, `memory`, and so on. Not
-        with a dict, whose estimators have their own.
+        Parameters of `make_strategies`: `augment`, `backbone`, `image_size`, `image_shape`, `memory`, and so on. They
+        cannot be passed with a dict, whose estimators have their own parameters.
 
     Returns
     -------
     StrategyComparison
-        With the methods `summary`, `to_frame` and `plot`. A strategy that fails is named in ``left_out_`` with the
-        reason; the others go on.
+        It has the methods `summary`, `to_frame` and `plot`. If a strategy fails, ``left_out_`` gives the reason, and
+        the others still run.
 
     Raises
     ------
     ValueError
         If a strategy is unknown (the message lists them), or if the score cannot be computed for these labels.
     LabelError
-        If a label is missing, if there is one class only, or if a class has fewer images than there are folds.
+        If a label is missing, if there is only one class, or if a class has fewer images than there are folds.
     ImageError
         If images cannot be read. The message lists them.
     TrainingError
-        If every strategy fails; with all reasons. If all fail for the same one, it is that error.
+        If every strategy fails. The message gives all reasons. If all fail for the same reason, that error is raised.
 
     Warns
     -----
     UserWarning
-        If near-identical images stand in training and test images of a fold, or if the best strategy cannot be fitted
-        to all images; then there is no ``best_estimator_``.
+        If the training and the test images of a fold hold copies of an image, or if the best strategy cannot be fitted
+        to all images. In the second case there is no ``best_estimator_``.
 
     Examples
     --------
@@ -176,7 +176,7 @@ def compare_strategies(
 
 
 class _Race:
-    """Runs strategies one after the other on the same folds, against the clock.
+    """Runs strategies one after the other on the same folds within a time budget.
 
     Parameters
     ----------
@@ -186,9 +186,9 @@ class _Race:
     scoring : str, callable or None
     n_jobs : int or None
     refit : bool
-        Keep time for a last fit of the slowest.
+        Reserve time to fit the slowest strategy to all images.
     deadline : float
-        By `time.perf_counter`; infinite without a time budget.
+        A time of `time.perf_counter`; infinite without a time budget.
     bar : tqdm
     """
 
@@ -205,7 +205,7 @@ class _Race:
     ) -> None:
         self.X, self.y, self.splits, self.scoring, self.n_jobs = X, y, splits, scoring, n_jobs
         self.refit, self.deadline, self.bar = refit, deadline, bar
-        self.slowest = 0.0  # seconds per fold, without what is frozen
+        self.slowest = 0.0  # seconds per fold, without the frozen stages
         self.longest_trial = 0.0  # seconds
 
     def run(self, estimator: BaseEstimator, *, always: bool) -> tuple[list[float], str]:
@@ -231,7 +231,7 @@ class _Race:
         return scores, ""
 
     def expected_seconds(self, estimator: BaseEstimator) -> float:
-        """Return about how long all folds take, and a last fit."""
+        """Return the expected seconds of all folds and of the last fit."""
         start = time.perf_counter()
         cost = measure_cost(estimator, self.X, self.y)
         self.longest_trial = max(self.longest_trial, time.perf_counter() - start)
@@ -240,12 +240,12 @@ class _Race:
         return cost.seconds(estimator, len(self.y), n_train, n_test)
 
     def seconds_left(self) -> float:
-        """Return what is left of the budget, without what a last fit of the slowest so far takes."""
+        """Return what is left of the budget after reserving time for a last fit of the slowest strategy so far."""
         reserve = self.refit * self.slowest * len(self.y) / len(self.splits[0][0])
         return self.deadline - time.perf_counter() - reserve
 
     def fold_scores(self, estimator: BaseEstimator) -> Iterator[float]:
-        """Yield the score of each fold, in order, as soon as it is there."""
+        """Yield the score of each fold, in order, as soon as it is computed."""
         parallel = Parallel(n_jobs=self.n_jobs, return_as="generator")
         scorer = check_scoring(estimator, scoring=self.scoring)
         scores: Iterator[float] = parallel(
@@ -264,11 +264,11 @@ def _fold_score(
 def _chosen(strategies: Any, params: dict[str, Any], random_state: int) -> dict[str, BaseEstimator]:
     if isinstance(strategies, Mapping):
         if not strategies:
-            raise ValueError("strategies={} names none. Pass at least one, or strategies='all'.")
+            raise ValueError("strategies={} is empty. Pass at least one strategy, or strategies='all'.")
         if params:
             raise ValueError(
-                f"{', '.join(params)}: estimators in a dict have parameters of their own. Set them there, or pass them "
-                "to make_strategies."
+                f"{', '.join(params)}: estimators in a dict have parameters of their own. Set the parameters there, or "
+                "pass them to make_strategies."
             )
         return dict(strategies)
     known = make_strategies(**params, random_state=random_state)
@@ -296,23 +296,23 @@ def _splits(cv: Any, X: Any, y: np.ndarray, groups: Any, random_state: int) -> l
 
 
 def _parts(estimator: BaseEstimator) -> dict[str, ImageReader]:
-    """Return what within an estimator reads images, by the prefix of its parameters."""
+    """Return the parts of an estimator that read images, by the prefix of their parameters."""
     within = {f"{name}__": part for name, part in estimator.get_params().items()}
     return {prefix: part for prefix, part in {"": estimator, **within}.items() if isinstance(part, ImageReader)}
 
 
 def _memories(estimator: BaseEstimator) -> dict[str, Any]:
-    """Return where an estimator, or the steps of a pipeline, keep activations, by the name of the parameter.
+    """Return where an estimator, or the steps of a pipeline, store activations, by the name of the parameter.
 
-    What a search or a column transformer holds is left alone: these fit clones, whose parameters cannot be set back
-    afterwards.
+    Estimators within a search or a column transformer are not included: these fit clones, whose parameters cannot be
+    set back afterwards.
     """
     own = {"", *(f"{name}__" for name, _ in getattr(estimator, "steps", ()))}
     return {f"{prefix}memory": part.memory for prefix, part in _parts(estimator).items() if prefix in own}
 
 
 def _with_memory(estimator: BaseEstimator, folder: str, memories: Mapping[str, Any] | None = None) -> BaseEstimator:
-    """Return a clone whose parts keep activations in a folder, if not in one of their own."""
+    """Return a clone whose parts store activations in this folder, unless they have a folder of their own."""
     if memories is None:
         memories = {f"{prefix}memory": part.memory for prefix, part in _parts(estimator).items()}
     return clone(estimator).set_params(**{name: folder for name, memory in memories.items() if memory is None})
@@ -337,13 +337,13 @@ def _copies(X: Any, estimators: Iterable[BaseEstimator]) -> np.ndarray | None:
         try:
             for part, images in image_readers(estimator, X):
                 return find_duplicates(images, image_shape=part.image_shape, value_range=part.value_range)
-        except Exception as error:  # a part that does not fit X costs its strategy, as soon as that is run
+        except Exception as error:  # if a part does not fit X, its strategy will fail when it is run
             raise_if_images_are_bad(error)
     return None
 
 
 def _check_scoring(scoring: Any, y: np.ndarray) -> None:
-    """Refuse a score that does not exist, or that cannot be computed for these labels, whatever the strategy."""
+    """Refuse a score that does not exist, or that no strategy could compute for these labels."""
     if isinstance(scoring, (list, tuple, set, Mapping)):
         raise ValueError(f"scoring={scoring!r}: expected the name of one score, or a callable.")
     if not isinstance(scoring, str):
@@ -356,7 +356,7 @@ def _check_scoring(scoring: Any, y: np.ndarray) -> None:
     rows = np.zeros((len(y), 1))
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of classes that guessing never names
+            warnings.simplefilter("ignore")  # warnings about classes that the dummy never predicts
             get_scorer(scoring)(DummyClassifier().fit(rows, y), rows, y)
     except Exception as error:
         others = [name for name in known if name.startswith(f"{scoring}_")]
