@@ -1,4 +1,4 @@
-"""The usual ways to apply a pretrained network to other images, each an estimator with a name."""
+"""The usual ways to use a pretrained network for other images. Each is an estimator with a name."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Strategy(NamedTuple):
     name : str
     estimator : BaseEstimator
     depth : int or None
-        How many stages stay frozen, for a pretrained network that is fine-tuned.
+        Number of frozen stages of a fine-tuned network; None for other strategies.
     """
 
     name: str
@@ -37,36 +37,36 @@ class Strategy(NamedTuple):
 def make_strategies(
     backbone: str = DEFAULT_BACKBONE, *, augment: Any = None, random_state: int = 0, **params: Any
 ) -> dict[str, BaseEstimator]:
-    """Return the usual ways to apply a pretrained network to other images, the cheapest first.
+    """Return the usual ways to use a pretrained network for other images, the cheapest first.
 
     Parameters
     ----------
     backbone : str, default="efficientnet_lite0"
         The network; `list_backbones` names them all.
     augment : {"photo", "any_orientation", "text"}, callable or None, default=None
-        For those that train stages, as in `FineTunedCNNClassifier`. Eight views of each image are stored, so that
-        frozen stages run once for all folds.
+        Augmentation for the strategies that train stages, as in `FineTunedCNNClassifier`. Eight views of each image
+        are stored, so that frozen stages run once for all folds.
     random_state : int, default=0
-        For the training.
+        Seed of the training.
     **params
         Parameters that `PretrainedCNNFeatures` and `FineTunedCNNClassifier` share, such as `image_size`, `image_shape`,
-        `value_range`, `memory`, `weights`, or `n_jobs`, the threads that decode images.
+        `value_range`, `memory`, `weights`, or `n_jobs`, the number of threads that decode images.
 
     Returns
     -------
     strategies : dict of str to estimator
-        ``"features + linear"``, `make_feature_classifier`; ``"features + SVM"``, the same features with a kernel, but
-        no probabilities; ``"dense head"`` of 256 units on the frozen network; ``"fine-tuned, freeze=k"`` for the last
-        quarter of the stages, the last half, and all; ``"shallow from scratch"``, a CNN of four layers;
-        ``"from scratch"``, the backbone without its weights. Add your own, or delete some, before you pass it to
-        `compare_strategies`.
+        ``"features + linear"`` is `make_feature_classifier`. ``"features + SVM"`` has the same features and a kernel,
+        but no probabilities. ``"dense head"`` has 256 units on the frozen network. ``"fine-tuned, freeze=k"`` trains
+        the last quarter of the stages, the last half, or all. ``"shallow from scratch"`` is a CNN of four layers.
+        ``"from scratch"`` is the backbone without its weights. You may add or delete strategies before you pass the
+        dict to `compare_strategies`.
 
     Raises
     ------
     ValueError
         If one of `params` is not a parameter of both estimators.
     UnknownBackboneError
-        If there is no such backbone.
+        If the backbone does not exist.
 
     Examples
     --------
@@ -81,12 +81,12 @@ def make_strategies(
 
 
 def candidates(backbone: str, *, augment: Any, random_state: int, **params: Any) -> list[Strategy]:
-    """Return what `make_strategies` returns, with the depth of those that are fine-tuned."""
+    """Return the strategies of `make_strategies`, with the freeze depth of those that are fine-tuned."""
     common = PretrainedCNNFeatures().get_params().keys() & FineTunedCNNClassifier().get_params().keys()
     unknown = sorted(params.keys() - common)
     if unknown:
         raise ValueError(
-            f"There is no parameter {unknown[0]!r} that all strategies share. There are: {sorted(common)}."
+            f"There is no parameter {unknown[0]!r} that all strategies share. They share {sorted(common)}."
         )
     shared = {"backbone": backbone, **params}
     tuned = {"augment": augment, "n_views": None if augment is None else N_VIEWS, "random_state": random_state}
@@ -98,7 +98,7 @@ def candidates(backbone: str, *, augment: Any, random_state: int, **params: Any)
     ]
     features = PretrainedCNNFeatures(**{**shared, "layer": "all", "normalize": True})
     svm = CheckedGridSearchCV(SVC(), {"C": [1, 10, 100]}, cv=3)
-    # Its features are those of the linear model, cropped alike, so that they are computed once for both.
+    # It crops as the linear model does, so that the features are computed once for both.
     dense = {"crop": True, **shared, "freeze": "all", "head_hidden": (256,), "random_state": random_state}
     scratch = {**shared, **tuned, "weights": None, "n_views": None}
     return [
