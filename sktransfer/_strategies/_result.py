@@ -1,4 +1,4 @@
-"""`StrategyComparison`: what comparing strategies found out, as a table, in words and as a figure."""
+"""`StrategyComparison`: the result of comparing strategies, as a table, in words and as a figure."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ if TYPE_CHECKING:
     from .._displays import StrategyComparisonDisplay
 
 SIGNIFICANT = 0.05  # the usual level
-LEAST_FOLDS = 3  # two differences say next to nothing of how much such differences vary
+LEAST_FOLDS = 3  # two differences say almost nothing about their variance
 
 
 @dataclass(eq=False)
 class StrategyComparison:
-    """What `compare_strategies` found out.
+    """The result of `compare_strategies`.
 
     Attributes
     ----------
     estimators : dict of str to estimator
-        The strategies that were run, unfitted, in the order in which they were.
+        The strategies that were run, unfitted, in the order in which they ran.
     scores_ : dict of str to ndarray of shape (n_folds,)
         Score of each strategy on each fold.
     seconds_ : dict of str to float
-        Fitting and testing on all folds. The first strategy that needs some frozen features pays for them.
+        Time to fit and test on all folds. Shared frozen features count for the first strategy that needs them.
     left_out_ : dict of str to str
         The strategies that were not run, or failed, and why.
     scoring : str
-        Name of the score; more is better.
+        Name of the score; higher is better.
     n_train, n_test : sequence of int
-        Training and test images of each fold, for the test of differences.
+        Number of training and test images of each fold, for the test of differences.
     best_estimator_ : estimator
-        The best strategy, fitted to all images; not there with ``refit=False``, or if that fit failed.
+        The best strategy, fitted to all images. It is missing with ``refit=False``, or if that fit failed.
     """
 
     __module__ = "sktransfer"
@@ -55,7 +55,7 @@ class StrategyComparison:
 
     @property
     def best_strategy_(self) -> str:
-        """The strategy with the highest mean score; of those that look equal at three digits the first."""
+        """The strategy with the highest mean score; the first one if several are equal to three digits."""
         return best_of(self.scores_)
 
     @property
@@ -64,13 +64,13 @@ class StrategyComparison:
         return next(iter(self.scores_))
 
     def p_value(self, better: str, other: str) -> float:
-        """Return how likely so large a difference is if `better` is no better: a paired, one-sided t-test over folds.
+        """Return the p-value of a paired, one-sided t-test over folds, that `better` has a higher score than `other`.
 
-        Folds share training images, so their differences vary less than those of new images would; the variance is
-        corrected for that [1]_. It has a floor, since folds may agree by chance. Two classifiers of equal accuracy
-        disagree on at least as many images as their scores differ by, and each of these falls to either side, as in
-        McNemar's test [2]_. Other scores tell nothing of the images behind them: p is then at least that of the sign
-        test, ``0.5 ** n_folds``. That one of several was picked is not corrected for here, but in `verdict`.
+        Folds share training images, so their differences vary less than differences on new images would. The variance
+        is corrected for that [1]_. It also has a lower bound, because folds may agree by chance. For accuracy, the
+        bound is that of McNemar's test [2]_: two classifiers disagree on at least as many images as their scores
+        differ by. For other scores, p is at least that of the sign test, ``0.5 ** n_folds``. `verdict` corrects for
+        picking the best of several strategies; this method does not.
 
         Parameters
         ----------
@@ -80,7 +80,7 @@ class StrategyComparison:
         Returns
         -------
         p : float
-            nan where the folds cannot tell: with fewer than three of them, or if all differ by the same amount in a
+            The p-value. It is nan if there are fewer than three folds, or if all folds differ by the same amount in a
             score other than accuracy.
 
         References
@@ -107,7 +107,7 @@ class StrategyComparison:
         return p if counts_images else max(p, 0.5**n_folds)
 
     def to_frame(self) -> Any:
-        """Return a pandas.DataFrame: one row per strategy, with its mean score, spread, seconds, and each fold."""
+        """Return a pandas.DataFrame: one row per strategy, with mean score, spread, seconds, and score of each fold."""
         require("to_frame", "cli", "pandas")
         import pandas as pd
 
@@ -123,7 +123,7 @@ class StrategyComparison:
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("strategy")
 
     def summary(self) -> str:
-        """Return the table and what follows from it, in words."""
+        """Return the scores as a table, followed by the verdict in words."""
         width = max(map(len, [*self.scores_, *self.left_out_]))
         lines = [f"{'':{width}} {self.scoring:>16} {'spread':>8} {'seconds':>8}"]
         for name, scores in self.scores_.items():
@@ -135,9 +135,9 @@ class StrategyComparison:
         return "\n".join([*lines, "", self.verdict()])
 
     def verdict(self) -> str:
-        """Return in a sentence whether the best is really better than the cheapest.
+        """Return a sentence that says whether the best strategy is really better than the cheapest.
 
-        The best was picked among all, so its p-value is multiplied by the number of those it was picked from
+        The best was picked from several strategies, so its p-value is multiplied by the number of the others
         (Bonferroni's correction).
         """
         best, cheapest = self.best_strategy_, self.cheapest_strategy_
