@@ -64,7 +64,7 @@ class StrategyComparison:
         return next(iter(self.scores_))
 
     def p_value(self, better: str, other: str) -> float:
-        """Return the p-value of a paired, one-sided t-test over folds, that `better` has a higher score than `other`.
+        """Test if `better` scores higher than `other`; return the p-value of a paired, one-sided t-test over folds.
 
         Folds share training images, so their differences vary less than differences on new images would. The variance
         is corrected for that [1]_. It also has a lower bound, because folds may agree by chance. For accuracy, the
