@@ -1,4 +1,4 @@
-"""Which way to use a pretrained network, for these images? Rules of thumb, with the measured facts behind them."""
+"""Advice on how to use a pretrained network for given images: rules of thumb, with the measurements behind them."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from ._fit_times import measure_cost
 from ._ranking import PROBE_C
 from ._sampling import sample_rows
 
-N_PROBED = 600  # images whose features are looked at
+N_PROBED = 600  # images whose features are used
 MOST_FOLDS = 5
-LEAST_SKILL = 0.02  # below which a share of it means nothing, however many images show it
+LEAST_SKILL = 0.02  # below this skill the distance means nothing, however many images there are
 
 # docs/design/strategies.md explains FEW, SOME and MANY in STRAT-09, and FAR and SOLVED in STRAT-08. FEW and FAR rest on
 # measurements, the others on the literature alone.
-FEW = 100  # images, below which training the network itself is not worth its time
+FEW = 100  # images; with fewer, training the network itself is not worth its time
 SOME = 5_000  # images of a far domain that can teach all stages
 MANY = 50_000  # images of a far domain that can teach a network everything
 FAR = (
-    0.7  # share of the network's skill that its first half has already; clothes 0.57, wallpaper 0.79, solar cells 0.93
+    0.7  # skill of the first half divided by skill of the last stage; clothes 0.57, wallpaper 0.79, solar cells 0.93
 )
 SOLVED = 0.97  # skill that leaves nothing to gain
 UNEVEN = 5  # times as many images in the largest class as in the smallest
@@ -48,25 +48,25 @@ class Recommendation:
     strategy : str
         A name in `make_strategies`.
     estimator : estimator
-        Ready to fit.
+        The strategy as an estimator, ready to fit.
     reasons : list of str
-        In words, one for each fact that counted.
+        One sentence or more for each fact behind the advice.
     n_images, n_classes : int
     smallest_class, largest_class : int
-        Images in them.
+        Number of images in these classes.
     image_sizes : tuple of (int, int)
         Smallest and largest shorter side in pixels, of a sample.
     skill : float
-        Of a linear model on the network's last features, cross-validated: 0 is guessing the largest class, 1 is
+        Cross-validated skill of a linear model on the network's last features: 0 is guessing the largest class, 1 is
         perfect.
     distance : float
-        From the images that the network was trained on: how much of `skill` the first half of its stages has already.
-        0 to about 1. The first half sees edges and textures, which all images have; the second half sees what
-        photos of things are made of. The nearer the images, the more the second half adds. nan where the features
-        tell the classes apart no better than guessing, by twice the standard error of `skill`: then it cannot be told.
+        How unlike ImageNet the images are, from 0 to about 1: skill of the features of the first half of the stages
+        divided by `skill`. The first half detects edges and textures, which all images have. The second half detects
+        parts of objects in photos, so it adds most to images that resemble photos. The distance is nan if the features
+        are no better than guessing, which means that `skill` is at most twice its standard error, or at most 0.02.
     minutes : dict of str to float
-        Expected time to fit each strategy once on this machine, with nothing stored, by a short trial. What a linear
-        model or an SVM takes behind the features is not in it.
+        Expected time to fit each strategy once on this machine with an empty store, from a short trial. The time that
+        a linear model or an SVM takes after the features is not included.
     left_out : dict of str to str
         The strategies whose trial failed, and why.
     """
@@ -107,10 +107,10 @@ def recommend_strategy(
 ) -> Recommendation:
     """Advise how to use a pretrained network for these images.
 
-    The advice follows from the number of images, from how well a linear model on the network's features tells the
-    classes apart, and from how far the images are from those that the network was trained on. Up to 600 of the images
-    are looked at for this: a linear model is cross-validated on the features of the last stage, and on those of the
-    first half of the stages. The features are stored, so a fit that follows does not compute them again.
+    The advice depends on the number of images, on how well a linear model on the network's features separates the
+    classes, and on how unlike ImageNet the images are. To measure this on up to 600 images, a linear model is
+    cross-validated on the features of the last stage, and on those of the first half of the stages. The features are
+    stored, so a later fit does not compute them again.
 
     Parameters
     ----------
@@ -121,28 +121,28 @@ def recommend_strategy(
     backbone : str, default="efficientnet_lite0"
         The network; `list_backbones` names them all.
     augment : {"photo", "any_orientation", "text"}, callable or None, default=None
-        The random changes that suit the images, for the estimators that train stages.
+        Random changes that suit the images, for the estimators that train stages.
     random_state : int, default=0
-        Of the sample, the folds and the training.
+        Seed of the sample, the folds and the training.
     **params
         Further parameters of `make_strategies`, such as `memory`, `image_size` or `image_shape`.
 
     Returns
     -------
     Recommendation
-        With the ``estimator``, the ``reasons``, and the method ``summary``.
+        It holds the ``estimator`` and the ``reasons``, and has the method ``summary``.
 
     Raises
     ------
     LabelError
-        If a label is missing, or if there are not two classes of at least two images each.
+        If a label is missing, if there is only one class, or if a class has only one image.
     ImageError
         If images of the sample cannot be read. The message lists them.
 
     Notes
     -----
-    The rules are few, and so is the evidence for them (STRAT-08 to STRAT-10 in ``docs/design/strategies.md``).
-    `compare_strategies` tells what holds for the images at hand.
+    The rules are simple and rest on few measurements (STRAT-08 to STRAT-10 in ``docs/design/strategies.md``).
+    `compare_strategies` measures which strategy is best for your images.
 
     Examples
     --------
@@ -165,13 +165,13 @@ def recommend_strategy(
         reasons.append(f"{strategy.name!r} would be advised, but its trial {left_out[strategy.name]}")
         strategy = next((other for other in strategies if other.name in minutes), strategies[0])
     if strategy.depth is not None and augment is None:
-        reasons.append("Name the changes that your images may undergo, such as augment='photo': then it learns more.")
+        reasons.append("Set augment to random changes that keep the class, such as augment='photo': it learns more.")
     if counts.max() > UNEVEN * counts.min():
         reasons.append("The classes are uneven: look at balanced accuracy, and consider class_weight='balanced'.")
     seen = min(load_backbone(backbone, None).with_image_size(params.get("image_size")).preprocessing.size)
     if sizes[1] < seen / 2:
         reasons.append(
-            f"Shorter sides of {sizes[1]} pixels at most are enlarged to {seen}: a smaller image_size is faster."
+            f"Shorter sides are at most {sizes[1]} pixels and are enlarged to {seen}: a smaller image_size is faster."
         )
     return Recommendation(
         strategy=strategy.name,
@@ -190,7 +190,7 @@ def recommend_strategy(
 
 
 def _trials(strategies: list[Strategy], X: Any, y: np.ndarray) -> tuple[dict[str, float], dict[str, str]]:
-    """Return the minutes that each strategy is expected to take, and why those failed that did."""
+    """Return the minutes that each strategy is expected to take, and the reasons of those that failed."""
     minutes, left_out = {}, {}
     for name, estimator, _ in strategies:
         try:
@@ -203,10 +203,10 @@ def _trials(strategies: list[Strategy], X: Any, y: np.ndarray) -> tuple[dict[str
 
 
 def _probe(X: Any, y: np.ndarray, params: dict[str, Any], random_state: int) -> tuple[float, float]:
-    """Return the skill of a linear model on the last stage's features, and the share that the first half has."""
+    """Return the skill of a linear model on the last stage's features, and the distance."""
     counts = np.unique(y, return_counts=True)[1]
     folds = StratifiedKFold(min(MOST_FOLDS, int(counts.min())), shuffle=True, random_state=random_state)
-    # Every stage at once: what a fit of features + linear needs is then stored.
+    # All stages run at once, so that the features that "features + linear" needs are stored.
     transformer = PretrainedCNNFeatures(**{**params, "layer": "all", "normalize": True})
     features = transformer.fit_transform(X)
     ends = np.cumsum(list(transformer.feature_counts_.values()))
@@ -221,7 +221,7 @@ def _probe(X: Any, y: np.ndarray, params: dict[str, Any], random_state: int) -> 
 def _skill_and_distance(accuracy: float, of_first_half: float, *, chance: float, n: int) -> tuple[float, float]:
     """Return both, from cross-validated accuracies of n images; the distance is nan where there is no skill.
 
-    Of a skill that the images do not show, any share would be a share of noise.
+    Without skill, the distance would be noise divided by noise.
     """
     skill, first = ((value - chance) / (1 - chance) for value in (accuracy, of_first_half))
     error = np.sqrt(accuracy * (1 - accuracy) / n) / (1 - chance)
@@ -241,8 +241,8 @@ def _advice(
     if np.isnan(distance):
         return linear, [
             *reasons,
-            "The features tell these classes apart no better than guessing: are the labels right? How far the images "
-            "are from those that the network was trained on cannot be told.",
+            "The features separate these classes no better than guessing: are the labels right? The distance of the "
+            "images from those that the network was trained on cannot be measured.",
             "Check the labels before you train anything that takes longer.",
         ]
     far = distance > FAR
@@ -252,7 +252,7 @@ def _advice(
         "it was trained on."
     )
     if skill > SOLVED:
-        return linear, [*reasons, "That leaves nothing that training the network could gain."]
+        return linear, [*reasons, "Training the network could hardly improve on that."]
     if n < FEW:
         return linear, [*reasons, f"Under {FEW} images, training the network itself is seldom worth its time."]
     if not far or n < SOME:
