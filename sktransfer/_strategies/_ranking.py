@@ -1,4 +1,4 @@
-"""Which backbone, and which of its stages, suits these images? A linear probe on stored features tells."""
+"""Rank backbones and their stages for given images, by a linear probe on stored features."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class RankedBackbone(NamedTuple):
     spread : float
         Standard deviation over folds; nan for LogME.
     milliseconds : float
-        To compute the features of one image on this machine.
+        Time to compute the features of one image on this machine.
     """
 
     backbone: str
@@ -74,7 +74,7 @@ def rank_backbones(
     verbose: int = 0,
     **params: Any,
 ) -> list[RankedBackbone]:
-    """Rank backbones and layers by how well a linear model tells the classes apart on their features.
+    """Rank backbones and layers by how well a linear model on their features separates the classes.
 
     Parameters
     ----------
@@ -85,16 +85,16 @@ def rank_backbones(
     backbones : str or sequence of str, default=("efficientnet_lite0",)
         Names, as in `list_backbones`.
     layers : str or sequence of str, default=("penultimate", "all")
-        Stages of each; see `PretrainedCNNFeatures`.
+        Layers of each backbone, as in `PretrainedCNNFeatures`.
     method : {"linear_probe", "logme"}, default="linear_probe"
-        The cross-validated accuracy of a logistic regression, the most reliable cheap score; or LogME [1]_, the
-        evidence of a linear model, without a fit for each fold.
+        ``"linear_probe"`` is the cross-validated accuracy of a logistic regression, the most reliable cheap score.
+        ``"logme"`` is LogME [1]_, the evidence of a linear model, which needs no fit for each fold.
     cv : int, default=5
-        Folds of the linear probe.
+        Number of folds of the linear probe.
     max_images : int or None, default=500
-        Look at a stratified sample of this many images, which holds at least `cv` of each class; None looks at all.
+        Size of the stratified sample that is used. It holds at least `cv` images of each class. None uses all images.
     random_state : int, default=0
-        Of the sample and of the folds.
+        Seed of the sample and of the folds.
     verbose : int, default=0
         1 shows a progress bar.
     **params
@@ -103,26 +103,27 @@ def rank_backbones(
     Returns
     -------
     ranking : list of RankedBackbone
-        The best first. ``pandas.DataFrame(ranking)`` makes a table of it.
+        The rows, the best first. ``pandas.DataFrame(ranking)`` makes a table of them.
 
     Raises
     ------
     LabelError
-        If a label is missing, if there is one class only, or if a class has fewer images than there are folds.
+        If a label is missing, if there is only one class, or if a class has fewer images than there are folds.
     ImageError
         If images cannot be read. The message lists them.
     TrainingError
-        If every backbone fails; with all reasons. If all fail for the same one, it is that error.
+        If every backbone fails. The message gives all reasons. If all fail for the same reason, that error is raised.
 
     Warns
     -----
     UserWarning
-        If a backbone or a layer fails. The message names it with the reason; the others are ranked.
+        If a backbone or a layer fails. The message names it and the reason; the others are ranked.
 
     Notes
     -----
-    Scores that lie within two spreads of each other are ties: on 900 photos this put all pairs in order that a full
-    cross-validation tells apart, in a tenth of its time, and the others by chance (``benchmarks/ranking.py``).
+    Scores within two spreads of each other are ties. On 900 photos, the ranking put all pairs in the right order that
+    a full cross-validation can separate, in a tenth of its time. The other pairs were in random order
+    (``benchmarks/ranking.py``).
 
     References
     ----------
@@ -158,7 +159,7 @@ def rank_backbones(
             every = clone(features).set_params(backbone=backbone)
             try:
                 milliseconds = 1000 * seconds_of_features(every, pilot, anew=True)
-                every.fit_transform(images)  # the features of every stage are stored; those of some are found in there
+                every.fit_transform(images)  # this stores the features of every stage, so any layer finds its own
             except Exception as error:
                 raise_if_images_are_bad(error)
                 errors[repr(backbone)] = error
@@ -195,8 +196,8 @@ def _score(
 def logme(features: np.ndarray, labels: np.ndarray, n_iterations: int = 100) -> float:
     """Return the log marginal evidence of a linear model, per image and class.
 
-    For each class a Bayesian ridge regression of "is this class" on the features; its two precisions are found by
-    MacKay's fixed point (You et al. 2021, algorithm 1), after one singular value decomposition for all classes.
+    For each class, a Bayesian ridge regression predicts "is this class" from the features. MacKay's fixed point finds
+    its two precisions (You et al. 2021, algorithm 1), after one singular value decomposition for all classes.
     """
     features = np.asarray(features, dtype=np.float64)
     n, d = features.shape
