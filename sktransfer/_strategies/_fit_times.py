@@ -1,4 +1,4 @@
-"""How long fits will take on this machine, from short ones on a few of the images."""
+"""Predict how long fits will take on this machine, from short fits on a few of the images."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class Cost(NamedTuple):
     Attributes
     ----------
     frozen : float
-        Once per image, however many folds it is in.
+        Seconds per image, once, however many folds it is in.
     training : float
-        Per training image and epoch.
+        Seconds per training image and epoch.
     testing : float
-        Per test image.
+        Seconds per test image.
     """
 
     frozen: float
@@ -41,7 +41,7 @@ class Cost(NamedTuple):
     testing: float
 
     def seconds(self, estimator: BaseEstimator, n_images: int, n_train: Sequence[int], n_test: Sequence[int]) -> float:
-        """Return what fits to so many images each, and tests on so many, cost in all."""
+        """Return the total seconds of fits on `n_train` images each and of tests on `n_test` images each."""
         seen = sum(n * _n_epochs(estimator, n) for n in n_train)
         return self.frozen * n_images + self.training * seen + self.testing * sum(n_test)
 
@@ -49,9 +49,9 @@ class Cost(NamedTuple):
 def measure_cost(estimator: BaseEstimator, X: Any, y: np.ndarray, *, anew: bool = False) -> Cost:
     """Time an estimator on a few images.
 
-    What is in the store by now costs next to nothing, as it will in the fits; `anew` passes over it. What lies behind
-    features, such as a linear model, and estimators without a network are taken as free: their time does not grow in
-    proportion to the number of images, so that a few tell nothing.
+    Activations that are already stored cost almost nothing, as they will in the fits; `anew` ignores them. Models after
+    the features, such as a linear model, and estimators without a network count as free. Their time does not grow in
+    proportion to the number of images, so a short fit cannot predict it.
     """
     rows = pilot_rows(y)
     labels = y[rows]
@@ -67,10 +67,10 @@ def measure_cost(estimator: BaseEstimator, X: Any, y: np.ndarray, *, anew: bool 
 
 
 def image_readers(estimator: Any, X: Any) -> Iterator[tuple[ImageReader, Any]]:
-    """Yield what within an estimator reads images straight from X, each with the images that it reads.
+    """Yield the parts of an estimator that read images directly from X, each with the images that it reads.
 
-    A column transformer hands a column of a table to each of its transformers. What follows another transformer in a
-    pipeline reads nothing of X. A search counts as one fit, since the number of its fits is not known.
+    A column transformer passes columns of a table to each of its transformers. In a pipeline, only the first step
+    reads X. A search counts as one fit, since the number of its fits is not known.
     """
     if isinstance(estimator, ImageReader):
         yield estimator, X
@@ -90,7 +90,7 @@ def image_readers(estimator: Any, X: Any) -> Iterator[tuple[ImageReader, Any]]:
 
 
 def seconds_of_features(features: PretrainedCNNFeatures, images: Any, *, anew: bool = False) -> float:
-    """Return the seconds that the features of one image cost; `anew` passes over what is stored."""
+    """Return the seconds that the features of one image take; `anew` ignores stored activations."""
     backbone = resolve_backbone(features)
     extractor = make_extractor(features, backbone, anew=anew)
     images = as_images(images, image_shape=features.image_shape, value_range=features.value_range)
@@ -111,7 +111,7 @@ def _cost_of_training(classifier: FineTunedCNNClassifier, images: Any, labels: n
 
 
 def _seconds_of_frozen_stages(classifier: FineTunedCNNClassifier, images: Any, anew: bool) -> float:
-    """Return what one image costs before any training: its features for the first head, and its views at the cut."""
+    """Return the seconds of one image before training: its features for the first head, and its views at the cut."""
     backbone = resolve_backbone(classifier)
     body = FrozenBody(make_extractor(classifier, backbone, anew=anew), resolve_freeze(classifier.freeze, backbone))
     images = as_images(images, image_shape=classifier.image_shape, value_range=classifier.value_range)
