@@ -1,4 +1,4 @@
-"""Which images stand for all of them, where all would take too long."""
+"""Samples of the images, for work that would take too long on all of them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from .._validation import drawn
 
-PILOT = 32  # images; more would be more exact, and dear for networks that are trained as a whole
+PILOT = 32  # images; more would be more exact, but slow for networks that are trained as a whole
 
 
 def sample_rows(y: np.ndarray, n: int, random_state: int = 0, least: int = 1) -> np.ndarray:
@@ -16,10 +16,10 @@ def sample_rows(y: np.ndarray, n: int, random_state: int = 0, least: int = 1) ->
     ----------
     y : ndarray of shape (n_images,)
     n : int
-        Size of the sample. It is larger if `least` images of every class are more.
+        Size of the sample. It is larger if `least` images of every class add up to more.
     random_state : int
     least : int
-        Images to keep of each class, however rare; all, if it has fewer.
+        Number of images to keep of each class, however rare. A class with fewer images is kept whole.
     """
     if n >= len(y):
         return np.arange(len(y))
