@@ -1,4 +1,4 @@
-"""A race that always ends: an exception costs the one competitor it came from, which is named with the reason."""
+"""Handle failures in a comparison: a strategy or backbone that fails is named with the reason; the others go on."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Mapping
 
 from .._exceptions import ImageError, TrainingError
 
-_LONGEST = 300  # characters of a reason, which is a line of a table
+_LONGEST = 300  # characters of a reason, because it is one line of a table
 
 
 def raise_if_images_are_bad(error: Exception) -> None:
-    """Raise what is a fault of the images, which all competitors share."""
+    """Raise an error that comes from unreadable images, because it concerns all strategies or backbones."""
     if isinstance(error, ImageError) and error.bad_images:
         raise error
 
@@ -22,7 +22,7 @@ def in_a_line(error: Exception) -> str:
 
 
 def raise_all(what: str, errors: Mapping[str, Exception]) -> None:
-    """Raise that each has failed; the error itself where all failed for the same reason."""
+    """Raise an error that says that each has failed, or the error itself if all failed for the same reason."""
     reasons = {name: in_a_line(error) for name, error in errors.items()}
     first = next(iter(errors.values()))
     if len(set(reasons.values())) == 1:
