@@ -264,7 +264,7 @@ def _fold_score(
 def _chosen(strategies: Any, params: dict[str, Any], random_state: int) -> dict[str, BaseEstimator]:
     if isinstance(strategies, Mapping):
         if not strategies:
-            raise ValueError("strategies={} is empty. Pass at least one strategy, or strategies='all'.")
+            raise ValueError("strategies={} names none. Pass at least one strategy, or strategies='all'.")
         if params:
             raise ValueError(
                 f"{', '.join(params)}: estimators in a dict have parameters of their own. Set the parameters there, or "
