@@ -32,9 +32,7 @@ LEAST_SKILL = 0.02  # below this skill the distance means nothing, however many 
 FEW = 100  # images; with fewer, training the network itself is not worth its time
 SOME = 5_000  # images of a far domain that can teach all stages
 MANY = 50_000  # images of a far domain that can teach a network everything
-FAR = (
-    0.7  # skill of the first half divided by skill of the last stage; clothes 0.57, wallpaper 0.79, solar cells 0.93
-)
+FAR = 0.7  # skill of the first half divided by skill of the last stage; clothes 0.57, wallpaper 0.79, solar cells 0.93
 SOLVED = 0.97  # skill that leaves nothing to gain
 UNEVEN = 5  # times as many images in the largest class as in the smallest
 
