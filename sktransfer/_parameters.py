@@ -1,4 +1,4 @@
-"""From the parameters of an estimator to the objects that they name."""
+"""Turn the parameters of an estimator into the objects that they name."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SHARED_CONSTRAINTS: dict[str, list[Any]] = {
 
 
 def resolve_backbone(estimator: ReadsImages, seed: int = 0) -> Backbone:
-    """Return the backbone that an estimator's parameters ask for, for images as they ask for."""
+    """Return the backbone that an estimator's parameters name, for images of their size and crop."""
     return as_seen(estimator, load_backbone(estimator.backbone, estimator.weights, seed))
 
 
@@ -43,7 +43,7 @@ def as_seen(estimator: ReadsImages, backbone: Backbone) -> Backbone:
 
 
 def make_extractor(estimator: ReadsImages, backbone: Backbone, *, anew: bool = False) -> Extractor:
-    """Return what computes the activations of a backbone as the parameters say; `anew` passes over what is stored."""
+    """Return the extractor of a backbone's activations, set up by the parameters; `anew` ignores stored activations."""
     return Extractor(
         backbone,
         None if anew else resolve_store(estimator.memory),
@@ -57,7 +57,7 @@ def make_extractor(estimator: ReadsImages, backbone: Backbone, *, anew: bool = F
 
 
 def resolve_stage(stage: str, backbone: Backbone) -> int:
-    """Return how many stages lie up to and including the one of that name."""
+    """Return the number of stages up to and including the one of that name."""
     names = backbone.stage_names
     if stage not in names:
         raise ValueError(
@@ -78,7 +78,7 @@ def resolve_cuts(layer: str | Sequence[str], backbone: Backbone) -> list[int]:
 
 
 def resolve_freeze(freeze: int | str, backbone: Backbone) -> int:
-    """Return how many stages ``freeze`` asks to freeze."""
+    """Return the number of stages that ``freeze`` freezes."""
     n_stages = len(backbone.stages)
     if freeze == "all":
         return n_stages
