@@ -1,4 +1,4 @@
-"""What every function asks of y: one label for each image, none missing, all of one type, enough images of each class.
+"""Checks of y: one label for each image, none missing, all of one type, and enough images of each class.
 
 Messages show the user's own labels, never positions in a list of classes.
 """
@@ -37,7 +37,7 @@ def check_labels(y: Any, n_images: int | None = None, *, n_classes: int = 2, nam
     n_classes : int
         How many different labels there must be at least.
     name : str
-        Of the argument, for messages.
+        Name of the argument, for messages.
 
     Returns
     -------
@@ -60,7 +60,7 @@ def check_labels(y: Any, n_images: int | None = None, *, n_classes: int = 2, nam
             f"All {len(labels)} images are of one class, {shown(classes[0])}. There is nothing to tell apart: add "
             "images of another class."
             if name == "y"
-            else f"{name} holds one class only, {shown(classes[0])}. Name all that will ever occur."
+            else f"{name} holds only one class, {shown(classes[0])}. Pass all classes that will ever occur."
         )
     return labels
 
@@ -79,17 +79,17 @@ def encoded(y: np.ndarray, classes: np.ndarray) -> np.ndarray:
 
 
 def check_class_sizes(y: np.ndarray, least: int, need: str, advice: str) -> None:
-    """Refuse classes of too few images, by their names.
+    """Raise an error that names the classes that have too few images.
 
     Parameters
     ----------
     y : ndarray of shape (n_images,)
     least : int
-        Images that each class must have.
+        Number of images that each class must have.
     need : str
-        What needs them, as the subject of "needs at least 5".
+        What needs the images, as the subject of "needs at least 5".
     advice : str
-        A whole sentence, what to do about it.
+        A whole sentence that says what to do about it.
     """
     classes, counts = np.unique(y, return_counts=True)
     rare = [(shown(label), count) for label, count in zip(classes, counts, strict=True) if count < least]
@@ -101,13 +101,13 @@ def check_class_sizes(y: np.ndarray, least: int, need: str, advice: str) -> None
 
 
 def check_folds(y: np.ndarray, n_folds: int) -> None:
-    """Refuse folds some of which would lack a class."""
+    """Raise an error if some folds would lack a class."""
     advice = "Pass a smaller cv, add images, or leave that class out."
     check_class_sizes(y, n_folds, f"cv={n_folds}", advice)
 
 
 def drawn(codes: np.ndarray, n_of_each: np.ndarray, seed: int) -> np.ndarray:
-    """Tell which rows are drawn at random, so many of each class.
+    """Draw `n_of_each` rows of each class at random.
 
     Parameters
     ----------
@@ -141,7 +141,7 @@ def shown(label: Any) -> str:
 
 
 def _unpacked(y: Any) -> np.ndarray:
-    """Return an array of labels; of objects wherever numpy would make labels of several types alike."""
+    """Return an array of labels; its dtype is object where numpy would convert labels of several types to one."""
     if y is None:
         raise LabelError("should be a 1d array, one label for each image; got None.")
     fault = ""
@@ -159,7 +159,7 @@ def _unpacked(y: Any) -> np.ndarray:
         raise LabelError(f"is {fault}.")
     try:
         labels = _array(y)
-    except Exception as error:  # a foreign container may fail in any way to become an array
+    except Exception as error:  # a foreign container may raise anything when it is converted
         raise LabelError(f"is a {type(y).__name__}, not a list of labels: {error}") from error
     if labels.ndim == 0:
         raise LabelError(f"is {shown(y)}, a {type(y).__name__}. Pass a list, one label for each image.")
@@ -173,7 +173,7 @@ def _array(y: Any) -> np.ndarray:
         return labels
     if hasattr(y, "detach"):  # a tensor, wherever it lies
         return np.asarray(y.detach().cpu())
-    if hasattr(y, "to_numpy"):  # pandas, polars and their kin
+    if hasattr(y, "to_numpy"):  # pandas, polars and similar packages
         return np.asarray(y.to_numpy())
     if hasattr(y, "__array__"):
         return np.asarray(y)
@@ -198,7 +198,7 @@ def _column(labels: np.ndarray) -> np.ndarray:
 
 
 def _one_type(labels: np.ndarray) -> np.ndarray:
-    """Return labels of one type that can be sorted; refuse missing ones and a mixture."""
+    """Return labels of one type that can be sorted; raise an error if labels are missing or of several types."""
     if len(labels) == 0:
         raise LabelError("is empty. Pass one label for each image.")
     if labels.dtype.kind != "O":
@@ -217,13 +217,13 @@ def _one_type(labels: np.ndarray) -> np.ndarray:
         return labels if all(type(label) is str for label in values) else np.array(list(map(str, values)), dtype=object)
     values = [label.item() if isinstance(label, np.generic) else label for label in values]
     narrow = np.array(values)
-    if narrow.dtype.kind not in "biuf" or narrow.tolist() != values:  # numpy writes some of them as floats
+    if narrow.dtype.kind not in "biuf" or narrow.tolist() != values:  # numpy converts some large integers to floats
         raise LabelError(f"holds numbers that are too large, such as {shown(max(values, key=abs))}. {_TO_TEXT}")
     return _whole(narrow)
 
 
 def _whole(labels: np.ndarray) -> np.ndarray:
-    """Return the labels, if their type is one of those that labels may have."""
+    """Return the labels, if their type is allowed and all numbers are whole."""
     if labels.dtype.kind == "S":
         raise LabelError(f"holds bytes, such as {shown(labels[0])}. Decode them: [label.decode() for label in y].")
     if labels.dtype.kind not in "biufUmM":
@@ -270,12 +270,12 @@ def _refuse_missing(rows: Any) -> None:
 
 
 def check_images(estimator: TakesImages, X: Any, *, reset: bool) -> Images:
-    """Return `X` as images. Flat rows pass through scikit-learn's own checks first.
+    """Return `X` as images. Flat rows first pass scikit-learn's own checks.
 
     Parameters
     ----------
     estimator : TakesImages
-    X : anything the users call images
+    X : images
     reset : bool
         True in ``fit``, which records ``n_features_in_`` and ``feature_names_in_`` of flat rows.
     """
