@@ -3,11 +3,11 @@
 A file is two lines of text, then the estimator as skops writes it (a zip archive of JSON and arrays)::
 
     sktransfer model 1                      what it is, and the version of this format
-    5f0c…e2 {"sktransfer": "0.1.0", …}      SHA-256 of all that follows it, and who wrote it
+    5f0c…e2 {"sktransfer": "0.1.0", …}      SHA-256 of all that follows it, and the versions that wrote it
     PK…
 
-The checksum refuses what is damaged. What somebody changed on purpose is bounded by types: skops builds none that is
-not on a list, which is fixed here.
+The checksum detects damage. It does not detect deliberate changes, so types protect against those: skops builds only
+types on a list, which is fixed here.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ def save(estimator: BaseEstimator, path: StrPath) -> None:
         A `FineTunedCNNClassifier`, a `PretrainedCNNFeatures`, or an estimator of scikit-learn that may hold them:
         a pipeline, a grid search.
     path : path
-        The file to write, by convention ``.sktransfer``. It is written aside and renamed, so what was there before is
-        whole until the new file is.
+        The file to write, by convention ``.sktransfer``. A temporary file is written first and then renamed, so an
+        earlier file stays intact until the new one is complete.
 
     Raises
     ------
@@ -55,7 +55,7 @@ def save(estimator: BaseEstimator, path: StrPath) -> None:
         If the estimator holds something that `load` would not trust: a function, a callback, a class. The message
         names the parameter.
     OSError
-        If the file cannot be written, for instance on a full disk. What was there before is left as it was.
+        If the file cannot be written, for instance on a full disk. An earlier file stays as it was.
 
     See Also
     --------
@@ -63,10 +63,10 @@ def save(estimator: BaseEstimator, path: StrPath) -> None:
 
     Notes
     -----
-    The file holds what predicts: of a fine-tuned network the stages after the cut and the head, and every frozen stage
+    The file holds what predictions need: the trained stages and the head of a fine-tuned network, and frozen stages
     whose weights are random or came from a local file. Frozen stages with published weights are left out; they are
-    looked up by name at the first prediction, and their checksum is compared. Where the model was trained is left out
-    too: its device, its folder of activations, and its number of threads.
+    loaded by name at the first prediction, and their checksum is compared. The device, the folder of activations and
+    the number of threads are left out too, because they belong to the machine that trained the model.
 
     Examples
     --------
@@ -100,27 +100,27 @@ def load(
     ----------
     path : path
     device : str, default=None
-        Where to run it: ``"cpu"``, ``"cuda"``, ``"mps"``. None takes a GPU where there is one.
+        The device that runs the model: ``"cpu"``, ``"cuda"``, ``"mps"``. None uses a GPU if one exists.
     memory : path, default=None
-        A folder to keep activations in. None keeps them in the memory of the process.
+        A folder that stores activations. None keeps them in the memory of the process.
     weights : path, default=None
         A local file with the published weights of the frozen stages, for a machine that cannot download them. They
-        are used if they are those that the model was fitted with. None looks them up by the backbone's name.
+        are used if the model was fitted with the same weights. None loads weights by the backbone's name.
     n_jobs : int, default=None
-        Threads that decode images. None takes as many as torch uses; -1 takes all cores.
+        Number of threads that decode images. None uses as many as torch; -1 uses all cores.
 
     Returns
     -------
     estimator : estimator
-        As it was saved; it predicts the same. The four parameters hold for every estimator of sktransfer within it.
+        The saved estimator, with the same predictions. The four parameters apply to every sktransfer estimator in it.
 
     Raises
     ------
     FileNotFoundError
-        If there is no such file.
+        If the file does not exist.
     ModelFileError
-        If it is no saved model, of another version of the format, truncated, damaged in a
-        single byte, or holds a type that is not trusted.
+        If the file is not a saved model, has another version of the format, is truncated or damaged even in a single
+        byte, or holds a type that is not trusted.
     ValueError
         If this machine has no such `device`.
 
@@ -130,8 +130,8 @@ def load(
 
     Notes
     -----
-    Nothing in the file is run. Only these types are built: scikit-learn's estimators, splitters and scorers, the two of
-    sktransfer, arrays and plain values. The file decides neither which folders are read or written, nor the device.
+    Loading runs no code from the file. It builds only these types: scikit-learn's estimators, splitters and scorers,
+    sktransfer's two estimators, arrays and plain values. The file cannot choose the device, or folders to read or write.
 
     The first prediction raises `WeightsMismatchError` if the published weights on this machine are not those that the
     model was fitted with, and `WeightsNotFoundError` if they are not on this machine and cannot be fetched.
@@ -173,7 +173,7 @@ def _framed(content: bytes) -> bytes:
 
 
 def _unframed(content: bytes, source: str) -> bytes:
-    """Return what is in the frame, if the whole file is as it was written."""
+    """Return the content of the frame, if the whole file is as it was written."""
     first, _, rest = content.partition(b"\n")
     if not first.startswith(_MAGIC):
         raise ModelFileError(f"{source!r} is no model that sktransfer.save wrote.")
@@ -192,7 +192,7 @@ def _unframed(content: bytes, source: str) -> bytes:
     return signed.partition(b"\n")[2]
 
 
-# What is in it
+# The content
 
 
 def _packed(estimator: BaseEstimator) -> bytes:
@@ -204,7 +204,7 @@ def _packed(estimator: BaseEstimator) -> bytes:
         with placed(device="auto", memory=None, n_jobs=None):
             content: bytes = skops_io.dumps(estimator)
         unknown = _untrusted_types(content)
-    except Exception as error:  # objects may fail in any way to give away their state
+    except Exception as error:  # objects may raise anything when their state is read
         raise ModelFileError(_cannot_save(estimator, f"{type(error).__name__}: {error}")) from error
     if unknown:
         raise ModelFileError(_cannot_save(estimator, f"it holds {', '.join(unknown)}"))
@@ -217,11 +217,11 @@ def _unpacked(content: bytes, source: str) -> Any:
 
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            # Stored, not compressed, so nothing unpacks to more than the file's size.
+            # save() does not compress, so a valid file never unpacks to more than its own size.
             bomb = sum(entry.file_size for entry in archive.infolist()) > len(content)
         if bomb:
             raise ModelFileError(
-                f"{source!r} unpacks to more than it holds; sktransfer.save does not write such files."
+                f"{source!r} unpacks to more than its own size; sktransfer.save does not write such files."
             )
         estimator = skops_io.loads(content, trusted=_trusted_types())
     except SktransferError:
@@ -243,7 +243,7 @@ def _unpacked(content: bytes, source: str) -> Any:
 
 @functools.cache
 def _trusted_types() -> list[str]:
-    """Name what `load` builds beyond skops' own list (scikit-learn's estimators, arrays and plain values)."""
+    """Name the types that `load` builds beyond skops' own list (scikit-learn's estimators, arrays and plain values)."""
     from sklearn import metrics, model_selection
     from sklearn.metrics import _scorer
     from sklearn.utils._metadata_requests import MetadataRequest, MethodMetadataRequest
@@ -256,7 +256,7 @@ def _trusted_types() -> list[str]:
     scorers = [kind for kind in vars(_scorer).values() if inspect.isclass(kind) and kind.__module__ == _scorer.__name__]
     functions = [metrics.get_scorer(name)._score_func for name in metrics.get_scorer_names()]
     ours = [FineTunedCNNClassifier, PretrainedCNNFeatures, OneThreadLogisticRegression, CheckedGridSearchCV]
-    # Which metadata an estimator routes, in plain values; scikit-learn 1.6 and 1.7 keep it within searches.
+    # These say in plain values which metadata an estimator routes; scikit-learn 1.6 and 1.7 store them in searches.
     routing = [MetadataRequest, MethodMetadataRequest]
     trusted = [*ours, *splitters, *scorers, *functions, *routing]
     return sorted({f"{kind.__module__}.{kind.__qualname__}" for kind in trusted})
@@ -279,15 +279,15 @@ def _cannot_save(estimator: BaseEstimator, reason: str) -> str:
 
 
 def _culprits(estimator: BaseEstimator) -> Iterator[str]:
-    """Name the parameters, of the estimator and of those it holds, that cannot be saved by themselves."""
+    """Name the parameters of the estimator, and of estimators within it, that cannot be saved."""
     from skops import io as skops_io
 
     for name, value in sorted(estimator.get_params(deep=True).items()):
         if _holds_estimators(value):
-            continue  # their own parameters come by themselves
+            continue  # their own parameters are in the list too
         try:
             fine = not _untrusted_types(skops_io.dumps(value))
-        except Exception:  # a value may fail in any way; whichever, it is a culprit
+        except Exception:  # a value that cannot be written is a culprit, whatever it raises
             fine = False
         if not fine:
             yield name
@@ -303,7 +303,7 @@ def _holds_estimators(value: Any) -> bool:
 
 
 def _sweep(folder: Path) -> None:
-    """Delete what writers that were killed left in a folder."""
+    """Delete temporary files that killed writers left in a folder."""
     for abandoned in folder.glob(".sktransfer-*.tmp"):
         with suppress(FileNotFoundError):  # another process was faster
             if time.time() - abandoned.stat().st_mtime > _ABANDONED:
