@@ -1,8 +1,8 @@
-"""Fitted estimators keep what they predict with, and take it along into other processes, files and machines.
+"""Fitted estimators hold what predictions need, and can be moved to other processes, files and machines.
 
-Published weights are looked up again by name and checked by checksum. Whatever cannot be looked up stays with the
-estimator: random weights, weights of a local file, and how images were prepared. Where an estimator runs (its device,
-folder of activations, threads) belongs to the machine, so `load` decides it anew.
+Published weights are loaded again by name and checked by checksum. What cannot be loaded again stays with the
+estimator: random weights, weights of a local file, and how images were prepared. The device, the folder of
+activations and the number of threads belong to the machine, so `load` sets them.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def placed(**params: Any) -> Iterator[None]:
 
 @contextmanager
 def whole_or_nothing(estimator: BaseEstimator) -> Iterator[None]:
-    """Leave an estimator as it was if fitting fails or is interrupted, so that an earlier fit is still of use."""
+    """Leave an estimator as it was if fitting fails or is interrupted, so that an earlier fit can still be used."""
     before = dict(vars(estimator))
     try:
         yield
@@ -50,29 +50,29 @@ def whole_or_nothing(estimator: BaseEstimator) -> Iterator[None]:
 
 
 class Portable(BaseEstimator):
-    """What both estimators do to be pickled and saved."""
+    """Base class of both estimators, which makes them ready to be pickled and saved."""
 
     backbone: str
     weights: StrPath | None
     weights_checksum_: str
     _preprocessing: Preprocessing
-    _backbone: Backbone | None  # None if it is to be looked up
+    _backbone: Backbone | None  # None if it is loaded by name
 
     def _keep_backbone(self, backbone: Backbone) -> None:
-        """Remember what `fit` used; weights that cannot be looked up again are kept with the estimator."""
+        """Record what `fit` used; weights that cannot be loaded again by name are kept with the estimator."""
         self.weights_checksum_ = backbone.checksum
         self._preprocessing = backbone.preprocessing
         self._backbone = None if backbone.published else backbone
 
     def _fitted_backbone(self) -> Backbone:
-        """Return the backbone that the estimator was fitted with, for images as its weights know them.
+        """Return the backbone that the estimator was fitted with, and its preprocessing of images.
 
         Raises
         ------
         WeightsMismatchError
-            If the published weights on this machine are others.
+            If the published weights on this machine are different.
         WeightsNotFoundError
-            If they are not on this machine and cannot be fetched.
+            If the weights are not on this machine and cannot be downloaded.
         """
         backbone = self._backbone
         if backbone is not None and backbone.name != self.backbone:
@@ -91,7 +91,7 @@ class Portable(BaseEstimator):
         return backbone
 
     def _n_kept_stages(self) -> int | None:
-        """Return how many stages of the backbone predictions need; None means all of them."""
+        """Return the number of backbone stages to keep for predictions; None means all of them."""
         return None
 
     def __getstate__(self) -> dict[str, Any]:
