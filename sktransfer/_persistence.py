@@ -131,7 +131,7 @@ def load(
     Notes
     -----
     Loading runs no code from the file. It builds only these types: scikit-learn's estimators, splitters and scorers,
-    sktransfer's two estimators, arrays and plain values. The file cannot choose the device, or folders to read or write.
+    sktransfer's two estimators, arrays and plain values. The file cannot choose the device or any folder.
 
     The first prediction raises `WeightsMismatchError` if the published weights on this machine are not those that the
     model was fitted with, and `WeightsNotFoundError` if they are not on this machine and cannot be fetched.
