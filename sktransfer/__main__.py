@@ -1,6 +1,7 @@
 """The command line: ``sktransfer`` and ``python -m sktransfer``. Thin: each command is a call of the package.
 
-What is heavy is imported by the command that needs it, after a look at the folder: ``--help`` and slips answer at once.
+Each command imports heavy packages itself, after it has checked the folder, so ``--help`` and typing errors answer at
+once.
 """
 
 from __future__ import annotations
@@ -29,16 +30,16 @@ def cli() -> None:
 
     DIR is a folder with one subfolder of images per class; predict, extract and check take any folder of images.
 
-    Exit codes: 0 all went well, 1 it did not and a message says why (check: something was found), 2 the command was
-    not understood.
+    Exit codes: 0 means success, 1 means failure with a message (check: something was found), and 2 means that the
+    command was not understood.
     """
 
 
 def _network_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that say which network, and how it is run."""
+    """Add the options that choose the network and how it runs."""
     for option in (
-        click.option("--quiet", is_flag=True, help="No progress bars."),
-        click.option("--memory", metavar="FOLDER", help="Keep activations in, for later runs."),
+        click.option("--quiet", is_flag=True, help="Show no progress bars."),
+        click.option("--memory", metavar="FOLDER", help="Folder that stores activations for later runs."),
         click.option("--image-size", type=click.IntRange(1), help="Side in pixels; by default the network's own."),
         click.option("--backbone", default="efficientnet_lite0", show_default=True, help="The pretrained network."),
     ):
@@ -53,7 +54,7 @@ def _augment_option(command: Callable[..., Any]) -> Callable[..., Any]:
         default="none",
         show_default=True,
         callback=lambda context, parameter, value: None if value == "none" else value,
-        help="What your images may undergo without changing their class, for strategies that train the network.",
+        help="Random changes that keep the class of your images, for strategies that train the network.",
     )(command)
 
 
@@ -83,10 +84,10 @@ def recommend(directory: Path, quiet: bool, **params: Any) -> None:
 @click.argument("directory", metavar="DIR", type=FOLDER)
 @click.option("--out", type=FOLDER, default="report", show_default=True, help="Folder for the report.")
 @click.option("--strategy", "names", multiple=True, help="Compare only these; may be given several times.")
-@click.option("--cv", type=click.IntRange(2), default=5, show_default=True, help="Folds.")
-@click.option("--minutes", type=click.FloatRange(0), help="Leave out what is not expected to finish within.")
-@click.option("--jobs", type=int, help="Folds at a time.")
-@click.option("--keep-copies-together", is_flag=True, help="Near-identical images never stand on both sides of a fold.")
+@click.option("--cv", type=click.IntRange(2), default=5, show_default=True, help="Number of folds.")
+@click.option("--minutes", type=click.FloatRange(0), help="Time limit; strategies expected to take longer are left out.")
+@click.option("--jobs", type=int, help="Number of folds that run at the same time.")
+@click.option("--keep-copies-together", is_flag=True, help="Keep near-identical images on one side of each fold.")
 @_augment_option
 @_network_options
 def compare(
@@ -126,7 +127,7 @@ def compare(
 @cli.command()
 @click.argument("directory", metavar="DIR", type=FOLDER)
 @click.option("-o", "--out", type=FOLDER, required=True, help="File for the model.")
-@click.option("--strategy", help="By default what `recommend` advises.")
+@click.option("--strategy", help="The strategy; by default the one that `recommend` advises.")
 @_augment_option
 @_network_options
 def train(directory: Path, out: Path, strategy: str | None, quiet: bool, **params: Any) -> None:
@@ -161,7 +162,7 @@ def train(directory: Path, out: Path, strategy: str | None, quiet: bool, **param
     type=click.Choice(["raise", "skip"]),
     default="raise",
     show_default=True,
-    help="Stop at images that cannot be read, or go on, with an empty label, and exit with 1 in the end.",
+    help="Stop at images that cannot be read, or give them an empty label, continue, and exit with code 1 at the end.",
 )
 @click.pass_context
 def predict(context: click.Context, model: Path, directory: Path, out: Path | None, on_error: str) -> None:
@@ -196,12 +197,12 @@ def predict(context: click.Context, model: Path, directory: Path, out: Path | No
 
 
 def _answers(ask: Callable[[list[str]], Any], paths: list[str], on_error: str) -> tuple[dict[str, Any], list[BadImage]]:
-    """Return what a model says of each image that can be read, and the images that cannot."""
+    """Return a model's prediction for each image that can be read, and the images that cannot be read."""
     readable, bad = list(paths), list[BadImage]()
     while readable:
         try:
             return dict(zip(readable, ask(readable), strict=True)), bad
-        except ImageError as error:  # of the images that it was about to compute; what is computed is stored
+        except ImageError as error:  # it lists only images without stored activations
             if on_error == "raise" or not error.bad_images:
                 raise
             bad += error.bad_images
@@ -243,7 +244,7 @@ def extract(directory: Path, out: Path, layer: str, quiet: bool, **params: Any) 
 
 @cli.command()
 @click.argument("directory", metavar="DIR", type=FOLDER)
-@click.option("--quiet", is_flag=True, help="No progress bar.")
+@click.option("--quiet", is_flag=True, help="Show no progress bar.")
 @click.pass_context
 def check(context: click.Context, directory: Path, quiet: bool) -> None:
     """List images that cannot be read, and near-identical ones, in DIR and its subfolders."""
@@ -280,18 +281,18 @@ def _images_in(directory: Path) -> list[str]:
         raise FileNotFoundError(f"There is no folder {str(directory)!r}.")
     paths = images_within(directory)
     if not paths:
-        raise ValueError(f"There are no images in {str(directory)!r}, by their names (.jpg, .png, .tif, …).")
+        raise ValueError(f"There are no files with names of images (.jpg, .png, .tif, …) in {str(directory)!r}.")
     return paths
 
 
 def _names_in_unicode(paths: list[str]) -> list[str]:
-    """Return the paths with backslashes where their bytes are no UTF-8, which a table cannot hold."""
+    """Return the paths with backslashes for bytes that are not UTF-8, which a table cannot hold."""
     names = [os.fsencode(path).decode("utf-8", "backslashreplace") for path in paths]
     n_changed = sum(name != path for name, path in zip(names, paths, strict=True))
     if n_changed:
         warnings.warn(
-            f"{n_changed} file name(s) are not UTF-8. A table holds them with backslashes, such as caf\\xe9.jpg. A "
-            ".npy file comes with the names as they are.",
+            f"{n_changed} file name(s) are not UTF-8. The table has backslashes in them, such as caf\\xe9.jpg. With "
+            "a .npy file, the list of names keeps them unchanged.",
             stacklevel=2,
         )
     return names
