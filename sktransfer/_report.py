@@ -1,4 +1,4 @@
-"""The report of a comparison: a table, a figure, and one HTML page that needs neither of them nor a network."""
+"""The report of a comparison: a table, a figure, and one HTML page that needs no other file and no internet."""
 
 from __future__ import annotations
 
@@ -47,15 +47,15 @@ _PAGE = """<!doctype html>
 </tbody>
 </table></div>
 <figure><img alt="{caption}" src="data:image/png;base64,{figure}"><figcaption>{caption}</figcaption></figure>
-<footer>sktransfer {version}. {scoring}: mean over the folds; spread: standard deviation over the folds; seconds: for
-fitting and testing on all folds, where the first strategy pays for the frozen features that later ones share.</footer>
+<footer>sktransfer {version}. {scoring}: mean over the folds; spread: standard deviation over the folds; seconds: time
+to fit and test on all folds. Shared frozen features count for the first strategy that needs them.</footer>
 </body>
 </html>
 """
 
 
 def write_report(comparison: StrategyComparison, folder: Path, *, title: str, facts: str) -> Path:
-    """Write ``scores.csv``, ``scores.png`` and ``report.html`` into a folder, which is made.
+    """Write ``scores.csv``, ``scores.png`` and ``report.html`` into a folder, which is created if needed.
 
     Parameters
     ----------
@@ -63,12 +63,12 @@ def write_report(comparison: StrategyComparison, folder: Path, *, title: str, fa
     folder : Path
     title : str
     facts : str
-        A sentence on the images.
+        A sentence about the images.
 
     Returns
     -------
     page : Path
-        The HTML file. It holds the figure, so it can be sent alone.
+        The HTML file. It contains the figure, so it can be sent alone.
     """
     folder.mkdir(parents=True, exist_ok=True)
     comparison.to_frame().to_csv(folder / "scores.csv")
@@ -80,7 +80,7 @@ def write_report(comparison: StrategyComparison, folder: Path, *, title: str, fa
 
 
 def html_report(comparison: StrategyComparison, figure: bytes, *, title: str, facts: str) -> str:
-    """Return the page, with a PNG in it."""
+    """Return the page, with the PNG figure in it."""
     rows = []
     for name, scores in comparison.scores_.items():
         mark = ' class="best"' if name == comparison.best_strategy_ else ""
@@ -101,7 +101,7 @@ def html_report(comparison: StrategyComparison, figure: bytes, *, title: str, fa
 
 
 def _figure(comparison: StrategyComparison) -> bytes:
-    from matplotlib.figure import Figure  # not pyplot, which may want a screen
+    from matplotlib.figure import Figure  # not pyplot, which may need a screen
 
     figure = Figure(figsize=(8, 1.4 + 0.45 * len(comparison.scores_)), layout="constrained")
     comparison.plot(ax=figure.subplots())
