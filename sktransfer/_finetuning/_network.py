@@ -1,4 +1,4 @@
-"""The network that is trained: the stages after the cut and a new head, which begins as a logistic regression."""
+"""The network that is trained: the stages after the cut and a new head, which starts as a logistic regression."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ class TunedNetwork(nn.Module):
     Parameters
     ----------
     stages : torch.nn.Sequential
-        What lies after the cut; may be empty.
+        The stages after the cut. It may be empty.
     n_features : int
         Number of pooled features.
     n_classes : int
     head_hidden : sequence of int
         Widths of dense layers before the last.
     dropout : float
-        Before each dense layer of the head.
+        Dropout rate before each dense layer of the head.
     keep_statistics : bool
-        BatchNorm of the stages normalises by its stored statistics in training too, and keeps them. Batches
-        of a small data set are too few to estimate new ones.
+        In training too, BatchNorm of the stages uses its stored statistics and does not change them. A small data set
+        has too few batches to estimate new ones.
     low_precision : bool
         Compute in bfloat16 where it is safe (autocast).
     """
@@ -64,7 +64,7 @@ class TunedNetwork(nn.Module):
             return activations
         x = activations.permute(0, 3, 1, 2)
         if x.device.type == "cpu" and self.keep_statistics:
-            # No layer looks across images, and the maps of a few stay in the processor's cache.
+            # No layer mixes images, and the maps of a few images stay in the processor's cache.
             return torch.cat([pool(self.stages(part), "avg") for part in x.split(CACHED_IMAGES)])
         return pool(self.stages(x), "avg")
 
@@ -75,7 +75,7 @@ class TunedNetwork(nn.Module):
             return logits.float()
 
     def train(self, mode: bool = True) -> TunedNetwork:
-        """Switch to training, but for BatchNorm whose statistics are kept."""
+        """Switch to training mode, except BatchNorm layers whose statistics are kept."""
         super().train(mode)
         if self.keep_statistics:
             for module in self.stages.modules():
@@ -85,12 +85,12 @@ class TunedNetwork(nn.Module):
 
 
 def new_network(estimator: FineTunes, backbone: Backbone, n_frozen: int, n_classes: int, seed: int) -> TunedNetwork:
-    """Return the stages after the cut with a random head, as the classifier's parameters have it.
+    """Return the stages after the cut with a random head, built from the classifier's parameters.
 
-    `seed` draws the head, and the masks of all dropout.
+    `seed` determines the head, and the masks of all dropout layers.
     """
     (n_features,) = feature_counts(backbone, [len(backbone.stages)], "avg")
-    # Without a rate they are as good as frozen: no gradients, which would count when gradients are clipped.
+    # Layers with learning rate 0 do not learn. Without gradients, they do not enter the norm used for clipping.
     learns = estimator.weights is None or estimator.lr_factor > 0
     with global_generator(seed):
         network = TunedNetwork(
@@ -102,35 +102,35 @@ def new_network(estimator: FineTunes, backbone: Backbone, n_frozen: int, n_class
             keep_statistics=backbone.pretrained,
             low_precision=estimator.precision == "bfloat16",
         )
-    with_own_dropout(network.head, seed)  # the same masks whatever is frozen
+    with_own_dropout(network.head, seed)  # the same masks at every freeze depth
     with_own_dropout(network.stages, seed + 1_000)
     return network.to(resolve_device(estimator.device)).to(memory_format=torch.channels_last)
 
 
 def take_over(network: TunedNetwork, trained: TunedNetwork) -> None:
-    """Copy what `trained` learned; stages that it had frozen stay as they are.
+    """Copy the weights that `trained` learned; stages that it had frozen stay as they are.
 
     Raises
     ------
     ValueError
-        If `trained` learned something that `network` has no place for.
+        If `trained` learned weights that do not exist in `network`, or have another shape there.
     """
     learned, place = trained.state_dict(), network.state_dict()
     lost = [name for name, value in learned.items() if name not in place or place[name].shape != value.shape]
     if lost:
         raise ValueError(
-            f"warm_start cannot go on from the last fit: it trained {lost[0]!r}, which these parameters freeze or "
-            "shape otherwise. Keep backbone and head_hidden as they were, freeze no more stages than before, "
-            "or set warm_start=False."
+            f"warm_start cannot go on from the last fit: it trained {lost[0]!r}, which is frozen or has another shape "
+            "with the present parameters. Keep backbone and head_hidden as they were, freeze no more stages than "
+            "before, or set warm_start=False."
         )
     network.load_state_dict({**place, **learned})
 
 
 def whole_network(estimator: Tuned, backbone: Backbone) -> nn.Module:
-    """Return the network of a fitted classifier from canvases (n, H, W, 3) to logits, in one piece.
+    """Return the whole network of a fitted classifier, from canvases (n, H, W, 3) to logits.
 
-    It is a copy in eval mode without gradients, so that whatever is done to it leaves the classifier as it is. Its
-    ``body.stages`` are the frozen and the trained stages.
+    It is a copy in eval mode without gradients, so changes to it do not affect the classifier. Its ``body.stages`` are
+    the frozen and the trained stages.
     """
     tuned = copy.deepcopy(estimator.net_.module_)
     frozen = copy.deepcopy(backbone.stages[: estimator.n_frozen_stages_])
@@ -148,12 +148,12 @@ def _dense_head(widths: Sequence[int], dropout: float) -> nn.Sequential:
 
 
 def fit_first_head(network: TunedNetwork, features: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> None:
-    """Set the head to a logistic regression on the features, so that training starts from a good place.
+    """Set the head to a logistic regression on the features, so that training starts from good weights.
 
-    A random head sends large, meaningless gradients into the pretrained layers and spoils them before it has
-    learned itself (LP-FT; Kumar et al., "Fine-tuning can distort pretrained features and underperform
+    A random head sends large, meaningless gradients into the pretrained layers and damages them before the head has
+    learned anything (LP-FT; Kumar et al., "Fine-tuning can distort pretrained features and underperform
     out-of-distribution", ICLR 2022). Features are standardised for the regression, and the scaling is folded
-    into the layer's weights. Only a head of one layer has such a solution.
+    into the layer's weights. A head with several layers stays random, because it has no such solution.
     """
     linears = [module for module in network.head if isinstance(module, nn.Linear)]
     if len(linears) > 1 or len(np.unique(labels[weights > 0])) < linears[-1].out_features:
