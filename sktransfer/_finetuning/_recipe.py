@@ -12,8 +12,8 @@ from torch import nn
 from .._protocols import FineTunes
 
 LABEL_SMOOTHING = 0.1
-GRADIENT_NORM = 1.0  # longer gradients are cut to this length
-WARMUP = 0.2  # share of the steps
+GRADIENT_NORM = 1.0  # gradients with a larger norm are scaled to this one
+WARMUP = 0.2  # fraction of the steps
 
 
 class Recipe(NamedTuple):
@@ -26,8 +26,8 @@ class Recipe(NamedTuple):
 def resolve_recipe(estimator: FineTunes, n_images: int, pretrained: bool) -> Recipe:
     """Return the learning rate and the number of epochs that the classifier's parameters ask for.
 
-    What a network needs is steps: the fewer the images, the more often it sees them. TRAIN-02 in
-    docs/design/training.md explains these figures; benchmarks/recipe.py tries others.
+    A network needs a certain number of steps, so it trains for more epochs if there are fewer images. TRAIN-02 in
+    docs/design/training.md explains these numbers; benchmarks/recipe.py tries others.
     """
     lr, max_epochs = estimator.lr, estimator.max_epochs
     if lr == "auto":
@@ -39,11 +39,11 @@ def resolve_recipe(estimator: FineTunes, n_images: int, pretrained: bool) -> Rec
 
 
 def resolve_tta(estimator: FineTunes) -> int:
-    """Return over how many views of an image, itself among them, predictions are averaged."""
+    """Return the number of views of an image, itself included, over which predictions are averaged."""
     if estimator.augment is None:
         return 1
     if estimator.tta == "auto":
-        return 8 if estimator.augment == "any_orientation" else 1  # as many as a square has orientations
+        return 8 if estimator.augment == "any_orientation" else 1  # a square has 8 orientations
     return int(estimator.tta)
 
 
@@ -53,7 +53,7 @@ class WeightedCrossEntropy(nn.Module):
     Parameters
     ----------
     label_smoothing : float
-        Share of the target that is spread over all classes.
+        Fraction of the target that is spread over all classes.
     """
 
     def __init__(self, label_smoothing: float = 0.0) -> None:
@@ -68,14 +68,14 @@ class WeightedCrossEntropy(nn.Module):
 
 
 def warmup_cosine(n_steps: int, warmup: float = WARMUP) -> Callable[[int], float]:
-    """Return the factor of the learning rate at each step: up in a line, then down along a cosine.
+    """Return the factor of the learning rate at each step: a linear rise, then a cosine decay.
 
     Parameters
     ----------
     n_steps : int
-        Batches in the whole training.
+        Number of batches in the whole training.
     warmup : float
-        Share of them before the peak.
+        Fraction of the steps before the peak.
     """
     rise = max(1, round(warmup * n_steps))
 
