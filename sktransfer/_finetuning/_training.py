@@ -34,14 +34,14 @@ def train(
     Parameters
     ----------
     estimator : FineTunedCNNClassifier
-        Its parameters say how.
+        Its parameters control the training.
     body : FrozenBody
     examples : Examples
-        Those to train on and, with early stopping, those to hold out.
+        The examples to train on and, with early stopping, those to hold out.
     n_classes : int
     seed : int
     trained : FineTunedCNNClassifier or None
-        Go on from its network; by default start from the pretrained weights.
+        Training continues from its network. None starts from the pretrained weights.
     """
     shuffler, viewer = (np.random.default_rng([seed, stream]) for stream in (0, 1))
     rows, held_out = _split(estimator, examples.labels, seed)
@@ -58,24 +58,24 @@ def train(
     schedule = warmup_cosine(recipe.max_epochs * len(EvenBatches(train_set, estimator.batch_size)))
     net = new_net(estimator, network, recipe, shuffler=shuffler, valid_set=valid_set, record=record, schedule=schedule)
     run(net.initialize(), train_set)
-    net.optimizer_.state.clear()  # twice the size of the network, and of no use to predict
+    net.optimizer_.state.clear()  # it is twice the size of the network, and predictions do not need it
     return net, record.epochs_
 
 
 class OngoingTraining:
-    """Goes through images once at a time, and keeps the state of the optimizer in between.
+    """Trains for one epoch per call, and keeps the state of the optimizer between calls.
 
     Parameters
     ----------
     estimator : FineTunedCNNClassifier
-        Its parameters at this time say how.
+        Its present parameters control the training.
     body : FrozenBody
     examples : Examples
-        The first ones, to fit the first head on.
+        The first examples, on which the first head is fitted.
     n_classes : int
     seed : int
     trained : FineTunedCNNClassifier or None
-        Go on from its network; None starts from the pretrained weights.
+        Training continues from its network. None starts from the pretrained weights.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class OngoingTraining:
         self.viewer = np.random.default_rng([seed, 1])
 
     def go_on(self, estimator: FineTunes, body: FrozenBody, examples: Examples) -> None:
-        """Go once through these images."""
+        """Train for one epoch on these images."""
         self.record.n_images = len(examples.images)
         rows = np.arange(self.record.n_images)
         run(self.net, make_training_set(estimator, body, examples, rows, self.viewer), epochs=1)
@@ -113,7 +113,7 @@ def first_network(
     trained: Tuned | None,
     seeds: tuple[int, int],
 ) -> TunedNetwork:
-    """Return the network that training starts from; what goes on from earlier epochs drops other features than they."""
+    """Return the network that training starts from; continued training has other dropout masks than earlier epochs."""
     backbone = body.extractor.backbone
     network = new_network(estimator, backbone, body.n_frozen, n_classes, hash(seeds) % 2**62)
     if trained is not None:
@@ -151,11 +151,11 @@ _SET_BY = {
     "optimizer__lr": "lr",
     "warm_start": "warm_start",
 }
-"""What `net_params` cannot hold, and the parameter to use instead. Schedule, weights and record rest on them."""
+"""Names that `net_params` cannot hold, and the parameter to use instead. Schedule, weights and record need them."""
 
 
 def check_net_params(estimator: FineTunes) -> None:
-    """Refuse what the classifier sets itself, since the rest of the training was planned with it.
+    """Refuse parameters that the classifier sets itself, because the rest of the training depends on them.
 
     Raises
     ------
@@ -179,7 +179,7 @@ def new_net(
     record: Record | None = None,
     schedule: Callable[[int], float] | None = None,
 ) -> TunedNet:
-    """Return a skorch net for the network, as the classifier's parameters have it."""
+    """Return a skorch net for the network, set up by the classifier's parameters."""
     factor = estimator.lr_factor if estimator.weights is not None else 1.0
     callbacks: list[Any] = [("clip", GradientNormClipping(GRADIENT_NORM))]
     if record is not None:
@@ -217,7 +217,7 @@ def new_net(
 
 
 class TunedNet(NeuralNetClassifier):  # type: ignore[misc]  # skorch is untyped
-    """skorch's net; of a batch that does not fit the device's memory, the gradients of two halves are added up."""
+    """skorch's net. If a batch does not fit into the device's memory, the gradients of its two halves are summed."""
 
     def initialize(self) -> TunedNet:
         """Build module, loss and optimizer."""
@@ -232,7 +232,7 @@ class TunedNet(NeuralNetClassifier):  # type: ignore[misc]  # skorch is untyped
 
         def gradients(rows: slice) -> tuple[torch.Tensor, torch.Tensor]:
             if rows.start == 0:
-                self._zero_grad_optimizer()  # of a first try that did not fit
+                self._zero_grad_optimizer()  # delete gradients of a first try that did not fit
             logits = self.infer(inputs[rows], **fit_params)
             loss = self.get_loss(logits, [part[rows] for part in target], training=True)
             loss = loss * (len(logits) / len(inputs))
@@ -244,9 +244,9 @@ class TunedNet(NeuralNetClassifier):  # type: ignore[misc]  # skorch is untyped
 
 
 def run(net: TunedNet, train_set: TrainingSet, epochs: int | None = None) -> None:
-    """Run skorch's loop for `epochs`, or the net's own number; unlike skorch's ``fit``, let Ctrl-C through.
+    """Run skorch's loop for `epochs`, or the net's own number. Unlike skorch's ``fit``, this does not catch Ctrl-C.
 
-    Early stopping ends the loop with a ``KeyboardInterrupt`` too. It is told from Ctrl-C by its count.
+    Early stopping ends the loop with a ``KeyboardInterrupt`` too; its count of epochs distinguishes it from Ctrl-C.
     """
     net.notify("on_train_begin", X=train_set, y=None)
     try:
@@ -259,7 +259,7 @@ def run(net: TunedNet, train_set: TrainingSet, epochs: int | None = None) -> Non
 
 
 class Record(Callback):  # type: ignore[misc]  # skorch is untyped
-    """Keeps one plain dict per epoch, shows a progress bar, and stops training that went astray.
+    """Keeps one plain dict per epoch, shows a progress bar, and stops training if the loss is not finite.
 
     Parameters
     ----------
@@ -269,7 +269,7 @@ class Record(Callback):  # type: ignore[misc]  # skorch is untyped
     verbose : int
         1 shows the bar.
     earlier : sequence of dict
-        Records of earlier training, which this one goes on from.
+        Records of earlier training that this training continues.
     """
 
     def __init__(
@@ -294,7 +294,7 @@ class Record(Callback):  # type: ignore[misc]  # skorch is untyped
     def on_batch_end(
         self, net: TunedNet, batch: Batch, training: bool, loss: Any = None, y_pred: Any = None, **kwargs: Any
     ) -> None:
-        """Count the images that were classified right."""
+        """Count the images that were classified correctly."""
         labels = batch[1][0].to(y_pred.device)
         self.hits_[training] += int((y_pred.argmax(dim=1) == labels).sum())
         self.seen_[training] += len(labels)
