@@ -1,4 +1,4 @@
-"""What the net is fed: activations at the cut, stored views of them, or canvases to augment afresh."""
+"""The input of the net: activations at the cut, stored views of them, or canvases to augment in each epoch."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Batch = tuple[torch.Tensor, list[torch.Tensor]]
 
 
 class Examples(NamedTuple):
-    """Images with what is known of them.
+    """Images with their labels and weights.
 
     Parameters
     ----------
@@ -29,7 +29,7 @@ class Examples(NamedTuple):
     labels : ndarray of shape (n_images,), int64
         Positions of the classes.
     weights : ndarray of shape (n_images,), float32
-        How much each counts in the loss.
+        How much each image counts in the loss.
     """
 
     images: Images
@@ -44,8 +44,8 @@ class FrozenBody:
     ----------
     extractor : Extractor
     n_frozen : int
-        How many stages lie before the cut. With nothing left after it, activations are pooled to vectors; with
-        nothing frozen they are canvases, a quarter of the size of normalised images.
+        Number of stages before the cut. If all stages are frozen, activations are pooled to vectors. If none is, they
+        are canvases, which have a quarter of the size of normalised images.
     """
 
     def __init__(self, extractor: Extractor, n_frozen: int) -> None:
@@ -56,17 +56,17 @@ class FrozenBody:
 
     @property
     def engine(self) -> Engine:
-        """What runs canvases as far as the cut."""
+        """The engine that runs canvases through the frozen stages."""
         return self.extractor.engine(self._cuts, self._pooling)
 
     def activations(self, images: Images, indices: np.ndarray, views: Views | None = None) -> np.ndarray:
-        """Return what the training starts from, float32 activations or uint8 canvases, one row per index."""
+        """Return the input of the training, float32 activations or uint8 canvases, one row per index."""
         if self.n_frozen == 0:
             return self.extractor.canvases(images, indices)
         return self.extractor.run(images, self._cuts, self._pooling, indices=indices, views=views, spill=True)
 
     def blocks(self, images: Images, views: Views | None = None) -> Iterator[np.ndarray]:
-        """Yield the activations of all images in order, some batches at a time."""
+        """Yield the activations of all images in order, a few batches at a time."""
         return self.extractor.blocks(images, self._cuts, self._pooling, "Predicting", views)
 
     def features(self, images: Images, indices: np.ndarray) -> np.ndarray:
@@ -80,18 +80,18 @@ class TrainingSet(torch.utils.data.Dataset[Batch]):
     Parameters
     ----------
     inputs : ndarray
-        Either activations at the cut, float32, maps (n, h, w, C) or vectors (n, C); or canvases, uint8
-        (n, H, W, 3), which run through `engine` each time they are asked for.
+        Either activations at the cut, float32 maps (n, h, w, C) or vectors (n, C); or canvases, uint8
+        (n, H, W, 3), which run through `engine` each time they are used.
     labels : ndarray of shape (n,), int64
     weights : ndarray of shape (n,), float32
     engine : Engine
         Runs canvases through the frozen stages.
     augment : callable or None
-        Applied to canvases afresh each time.
+        Applied to canvases each time they are used, with a new seed.
     rng : numpy.random.Generator or None
         Draws the seed of each augmented view, or picks one of the stored views.
     n_views : int or None
-        Activations have a second dimension of so many views, one of which is picked each time.
+        Number of views. Activations have them as second dimension, and one view is picked each time.
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class TrainingSet(torch.utils.data.Dataset[Batch]):
         target = [self.labels[indices], self.weights[indices]]
         inputs = self._views(indices)
         if inputs.dtype == np.uint8:
-            return self.engine(inputs).clone(), target  # a clone is an ordinary tensor again, that autograd accepts
+            return self.engine(inputs).clone(), target  # autograd accepts a clone, but no inference tensor
         return torch.from_numpy(inputs).to(self.engine.device), target
 
     def _views(self, indices: np.ndarray) -> np.ndarray:
@@ -158,14 +158,14 @@ def make_views(estimator: FineTunes, count: int) -> Views:
         name = f"{estimator.augment} {AUGMENTATIONS_VERSION}, {versions}"
     seed = int(estimator.random_state) if isinstance(estimator.random_state, Integral) else 0
     augment = resolve_augmentation(estimator.augment)
-    assert augment is not None  # the callers ask only where there is one
+    assert augment is not None  # only called if an augmentation is set
     return Views(augment, name, count, seed)
 
 
 class EvenBatches:
     """Iterates over a `TrainingSet` in batches whose sizes differ by one at most.
 
-    A last batch of a single image would make BatchNorm fail, or count that image many times over.
+    A last batch of a single image would make BatchNorm fail, or give that image the weight of a whole batch.
 
     Parameters
     ----------
@@ -173,7 +173,7 @@ class EvenBatches:
     batch_size : int
         The largest size of a batch.
     rng : numpy.random.Generator or None
-        Shuffles anew for each epoch; None keeps the order.
+        Shuffles the images again in each epoch. None keeps the order.
     """
 
     def __init__(self, dataset: TrainingSet, batch_size: int, rng: np.random.Generator | None = None) -> None:
