@@ -85,7 +85,7 @@ def recommend(directory: Path, quiet: bool, **params: Any) -> None:
 @click.option("--out", type=FOLDER, default="report", show_default=True, help="Folder for the report.")
 @click.option("--strategy", "names", multiple=True, help="Compare only these; may be given several times.")
 @click.option("--cv", type=click.IntRange(2), default=5, show_default=True, help="Number of folds.")
-@click.option("--minutes", type=click.FloatRange(0), help="Time limit; strategies expected to take longer are left out.")
+@click.option("--minutes", type=click.FloatRange(0), help="Time limit; strategies that would take longer are left out.")
 @click.option("--jobs", type=int, help="Number of folds that run at the same time.")
 @click.option("--keep-copies-together", is_flag=True, help="Keep near-identical images on one side of each fold.")
 @_augment_option
@@ -281,7 +281,7 @@ def _images_in(directory: Path) -> list[str]:
         raise FileNotFoundError(f"There is no folder {str(directory)!r}.")
     paths = images_within(directory)
     if not paths:
-        raise ValueError(f"There are no files with names of images (.jpg, .png, .tif, …) in {str(directory)!r}.")
+        raise ValueError(f"There are no images in {str(directory)!r}: no file name ends in .jpg, .png, .tif, ….")
     return paths
 
 
