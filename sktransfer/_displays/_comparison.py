@@ -19,9 +19,9 @@ class StrategyComparisonDisplay:
     Parameters
     ----------
     scores : dict of str to ndarray of shape (n_folds,)
-        Of each strategy, in the order in which they are drawn from top to bottom.
+        Scores of each strategy. The strategies are drawn in this order from top to bottom.
     seconds : dict of str to float
-        Of each strategy, all folds together.
+        Seconds of each strategy, for all folds together.
     score_name : str, default="score"
 
     Attributes
@@ -58,7 +58,7 @@ class StrategyComparisonDisplay:
     def from_comparison(
         cls, comparison: Any, *, ax: Any = None, score_name: str | None = None
     ) -> StrategyComparisonDisplay:
-        """Draw what `compare_strategies` found out.
+        """Draw the result of `compare_strategies`.
 
         Parameters
         ----------
@@ -67,7 +67,7 @@ class StrategyComparisonDisplay:
         ax : matplotlib Axes, default=None
             Where to draw. None makes a new figure.
         score_name : str, default=None
-            By default that of the comparison.
+            Name of the score. None takes the name in the comparison.
 
         Returns
         -------
