@@ -1,4 +1,4 @@
-"""`FreezeDepthDisplay`: the score over how many stages are frozen, from a grid search."""
+"""`FreezeDepthDisplay`: the score over the number of frozen stages, from a grid search."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ class FreezeDepthDisplay:
     depths : array-like of shape (n_candidates,)
         How many stages each candidate freezes.
     mean_scores, std_scores : array-like of shape (n_candidates,)
-        Over the folds.
+        Mean and standard deviation of the score over the folds.
     n_stages : int or None, default=None
-        How many stages there are; None if the candidates differ in it.
+        Number of stages of the backbone. None if it differs between candidates.
     groups : sequence of str or None, default=None
-        Candidates of one group are joined by a line of their own. None joins all.
+        Each group of candidates gets a line of its own. None draws one line for all.
     score_name : str, default="score"
 
     Attributes
@@ -95,16 +95,17 @@ class FreezeDepthDisplay:
         Parameters
         ----------
         search : GridSearchCV or RandomizedSearchCV
-            Fitted, over the parameter ``freeze`` of a `FineTunedCNNClassifier`, which may be part of a pipeline.
-            ``"auto"``, ``"all"`` and names of stages are drawn at the depths that they stand for.
+            A fitted search over ``freeze`` of a `FineTunedCNNClassifier`, which may be part of a pipeline. ``"auto"``,
+            ``"all"`` and names of stages are drawn at the depths that they stand for.
         param_name : str, default=None
-            Such as ``"classifier__freeze"``. Needed only if the search goes over ``freeze`` of several estimators.
+            Name of the parameter, such as ``"classifier__freeze"``. Needed only if the search goes over ``freeze`` of
+            several estimators.
         by : str, default=None
-            Another parameter of the search. Each of its values gets a line of its own, the best over all others.
+            Another parameter of the search. Each of its values gets a line, the best over all other parameters.
         metric : str, default=None
-            Which score, if there are several; by default the one of ``refit``.
+            The score to draw, if the search has several. None takes the score of ``refit``.
         score_name : str, default=None
-            For the axis; by default that of the search.
+            Label of the axis. None takes the name of the search's score.
         ax : matplotlib Axes, default=None
             Where to draw. None makes a new figure.
 
@@ -204,7 +205,7 @@ def _freeze_parameter(params: list[dict[str, Any]]) -> str:
 
 
 def _depth(estimator: BaseEstimator, candidate: dict[str, Any], name: str) -> tuple[int, int] | None:
-    """Return how many stages a candidate freezes, and of how many; None if it has no such parameter."""
+    """Return the number of stages that a candidate freezes and the number of all; None without such a parameter."""
     values = {key: clone(value, safe=False) for key, value in candidate.items()}
     owner: Any = clone(estimator).set_params(**values)
     prefix = name.rpartition("__")[0]
@@ -212,13 +213,13 @@ def _depth(estimator: BaseEstimator, candidate: dict[str, Any], name: str) -> tu
         owner = owner.get_params().get(prefix)
     if not (hasattr(owner, "freeze") and hasattr(owner, "backbone")):  # not a classifier of ours
         return None
-    # The stages alone count, so that a search can be drawn where its weights are not.
+    # Only the number of stages is needed, so a search can be drawn on a machine without its weights.
     backbone = replace(load_backbone(owner.backbone, None), pretrained=owner.weights is not None)
     return resolve_freeze(owner.freeze, backbone), len(backbone.stages)
 
 
 def _score(search: Searched, metric: str | None) -> tuple[str, str]:
-    """Return the ending of the score's columns in `cv_results_`, and its name."""
+    """Return the suffix of the score's columns in `cv_results_`, and the name of the score."""
     names = sorted(key.removeprefix("mean_test_") for key in search.cv_results_ if key.startswith("mean_test_"))
     if metric is None:
         metric = "score" if "score" in names else search.refit
