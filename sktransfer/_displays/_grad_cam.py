@@ -1,4 +1,4 @@
-"""`GradCAMDisplay`: where in an image a class is seen."""
+"""`GradCAMDisplay`: the regions of an image that support a class."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ class GradCAMDisplay:
     Parameters
     ----------
     images : ndarray of shape (n_images, H, W, 3), uint8
-        What the network sees.
+        The images as the network sees them.
     heatmaps : ndarray of shape (n_images, H, W)
-        How much each place speaks for the class, from 0 on; the scale is that of the logits' gradient.
+        How much each place supports the class, 0 or more, in the scale of the logits' gradient.
     targets : sequence of str
-        The class that each map is about.
+        The class of each map.
     probabilities : ndarray of shape (n_images,)
-        Of the target classes.
+        Probabilities of the target classes.
 
     Attributes
     ----------
@@ -47,9 +47,9 @@ class GradCAMDisplay:
 
     Notes
     -----
-    Each map is drawn relative to its own largest value. A map that is 0 everywhere has nothing that speaks for the
-    class. Maps are as coarse as the activations of their layer, often 7 × 7, and the classifier's test-time
-    augmentation plays no part in them.
+    Each map is drawn relative to its own largest value. If a map is 0 everywhere, nothing in the image supports the
+    class. Maps are as coarse as the activations of their layer, often 7 × 7. They do not use the classifier's
+    test-time augmentation.
 
     References
     ----------
@@ -99,13 +99,13 @@ class GradCAMDisplay:
         Parameters
         ----------
         estimator : FineTunedCNNClassifier
-            Fitted, frozen to any depth. It is left as it is.
+            A fitted classifier of any freeze depth. It is not changed.
         X : images
-            A handful: each is drawn.
+            A few images. All of them are drawn.
         targets : label or array-like of shape (n_images,), default=None
-            The class that the maps are about, one for all or one for each image. None takes the most probable.
+            The class of the maps, one for all images or one for each. None takes the most probable class.
         layer : str, default=None
-            A stage, whose activations are weighed. None takes the last one whose maps have more than one place.
+            The stage whose activations are weighted. None takes the last stage whose maps have more than one place.
         display_labels : array-like of str, default=None
             Names of the classes, in the order of ``classes_``.
         n_columns : int, default=3
@@ -201,14 +201,14 @@ class GradCAMDisplay:
 
 
 def grad_cam(network: Any, depth: int, canvases: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Return the heat maps (n, H, W) of a whole network, from 0 on, at the size of the canvases.
+    """Return the heat maps (n, H, W) of a whole network, 0 or more, at the size of the canvases.
 
     Parameters
     ----------
     network : torch.nn.Module
         As `whole_network` returns it.
     depth : int
-        The stage whose activations are weighed, counted from 1.
+        The stage whose activations are weighted, counted from 1.
     canvases : torch.Tensor of shape (n, H, W, 3)
     targets : torch.Tensor of shape (n,)
         Columns of the logits.
@@ -216,7 +216,7 @@ def grad_cam(network: Any, depth: int, canvases: torch.Tensor, targets: torch.Te
     require("GradCAMDisplay", "plot", "captum", "matplotlib")
     from captum import attr
 
-    # The weights need no gradient, so the input must, for there to be one at the layer.
+    # The weights have requires_grad=False, so the input must require a gradient to get one at the layer.
     inputs = canvases.float().requires_grad_()
     method = attr.LayerGradCam(network, network.body.stages[depth - 1])
     maps = method.attribute(inputs, targets, relu_attributions=True)
