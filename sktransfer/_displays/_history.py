@@ -31,11 +31,11 @@ class TrainingHistoryDisplay:
     Attributes
     ----------
     ax_ : matplotlib Axes
-        The axes around the panels; the only panel, if there is one.
+        The axes around the panels, or the panel itself if there is only one.
     axes_ : dict of str to matplotlib Axes
         The panel of each metric.
     lines_ : dict of str to matplotlib Line2D
-        By the name of the value in the records, such as ``"train_loss"``.
+        The lines by the name of their value in the records, such as ``"train_loss"``.
     figure_ : matplotlib Figure
 
     See Also
@@ -44,8 +44,8 @@ class TrainingHistoryDisplay:
 
     Notes
     -----
-    Training values are means over the steps of an epoch, while the network was learning, with its dropout and
-    augmentation; validation values belong to the end of the epoch. So the validation can look better than the training.
+    Training values are means over the steps of an epoch, while the network learns, with dropout and augmentation.
+    Validation values are measured at the end of the epoch, so they can look better than the training values.
 
     Examples
     --------
@@ -79,7 +79,7 @@ class TrainingHistoryDisplay:
         Parameters
         ----------
         estimator : FineTunedCNNClassifier
-            Fitted.
+            A fitted classifier.
         metrics : str or sequence of {"loss", "accuracy", "lr"}, default=("loss", "accuracy")
             One panel each, side by side.
         ax : matplotlib Axes, default=None
@@ -129,7 +129,7 @@ class TrainingHistoryDisplay:
         from matplotlib.ticker import MaxNLocator
 
         epochs = [record["epoch"] for record in self.history]
-        # Trained from scratch, the stages learn at the head's own rate; frozen ones have none.
+        # If trained from scratch, the stages learn at the head's learning rate; frozen stages have none.
         pretrained_learn = any(record["lr_pretrained"] not in (0, record["lr"]) for record in self.history)
         marker = "o" if len(epochs) <= 30 else None
         for key, name in _LINES[metric].items():
@@ -144,6 +144,6 @@ class TrainingHistoryDisplay:
             panel.axvline(epochs[int(np.nanargmin(losses))], color="grey", linestyle=":", label="best epoch")
         panel.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         panel.set(xlabel="Epoch", ylabel=METRICS[metric])
-        # Above the panel, where no line can be.
+        # The legend is above the panel, where it hides no line.
         style = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": 3, "frameon": False, "borderaxespad": 0.2}
         panel.legend(**style, fontsize="small", handlelength=1.5, columnspacing=1.2, borderpad=0.2)
