@@ -1,4 +1,4 @@
-"""`MistakesDisplay`: the images that a classifier is most sure of, and wrong about."""
+"""`MistakesDisplay`: the images that a classifier gets wrong with the highest probability."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from ._panels import IMAGE_SIDE, THUMBNAIL, Keywords, check_display_labels, shee
 
 
 class MistakesDisplay:
-    """A sheet of the most confident mistakes, with what they are and what they were taken for.
+    """A sheet of the most confident mistakes, with their true and their predicted labels.
 
-    Wrong labels and strange images show up here first. Use `from_estimator` or `from_predictions` to create it. All
-    parameters are stored as attributes.
+    Wrong labels and unusual images often appear here first. Use `from_estimator` or `from_predictions` to create it.
+    All parameters are stored as attributes.
 
     Parameters
     ----------
     images : list of ndarray of shape (H, W, 3), uint8
-        To be drawn, the most confident mistake first.
+        The images to draw, the most confident mistake first.
     indices : ndarray of shape (n_shown,)
-        Their positions in `X`.
+        Positions of these images in `X`.
     true_labels, predicted_labels : sequence of str
-        Of each image drawn.
+        Labels of each drawn image.
     probabilities : ndarray of shape (n_shown,)
-        Of the predicted labels.
+        Probabilities of the predicted labels.
     n_mistakes, n_images : int
-        How many were wrong, and how many there were.
+        Number of mistakes, and number of all images.
 
     Attributes
     ----------
@@ -43,7 +43,7 @@ class MistakesDisplay:
 
     See Also
     --------
-    sklearn.metrics.ConfusionMatrixDisplay : How often each class was taken for each other one.
+    sklearn.metrics.ConfusionMatrixDisplay : How often each class was predicted for each true class.
 
     Examples
     --------
@@ -97,13 +97,13 @@ class MistakesDisplay:
         Parameters
         ----------
         estimator : classifier
-            Fitted, with ``predict_proba``; a pipeline does too.
+            A fitted classifier or pipeline with ``predict_proba``.
         X : images
-            Not those it was trained on.
+            Images that it was not trained on.
         y : array-like of shape (n_images,)
             True labels.
         images : images, default=None
-            What to draw, if `X` holds more than images, such as a frame with other columns.
+            The images to draw, if `X` holds more than images, such as a frame with other columns.
         n_shown : int, default=12
             The largest number of images to draw.
         display_labels : array-like of str, default=None
@@ -123,8 +123,8 @@ class MistakesDisplay:
         """
         if not hasattr(estimator, "predict_proba"):
             raise ValueError(
-                f"{type(estimator).__name__} has no predict_proba, so its mistakes have no order. Take a classifier "
-                "that has, such as LogisticRegression, or wrap it in CalibratedClassifierCV."
+                f"{type(estimator).__name__} has no predict_proba, so its mistakes have no order. Use a classifier "
+                "that has it, such as LogisticRegression, or wrap yours in CalibratedClassifierCV."
             )
         return cls.from_predictions(
             X if images is None else images,
