@@ -1,4 +1,4 @@
-"""What the displays share: matplotlib when it is needed, and several panels within the axes of one plot."""
+"""Functions that the displays share: they import matplotlib when needed, and divide axes into several panels."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def sheet(
     ----------
     ax : matplotlib Axes or None
     user : str
-        What draws, for messages.
+        Name of the display, for messages.
     n_panels, n_columns : int
     size : tuple of float
         Width and height in inches of each panel in a new figure.
@@ -89,7 +89,7 @@ def sheet(
     panels = []
     for k in range(n_panels):
         left, bottom = gap + k % n_columns * column, 1 - (k // n_columns + 1) * row
-        # However small the given axes, something of each image is to be seen.
+        # Even if the given axes are very small, a part of each image stays visible.
         room = max(row - caption - PANEL_GAP / height, 0.3 * row)
         panel = ax.inset_axes((left, bottom, column - gap, room))
         panel.set_anchor("N")
@@ -105,9 +105,9 @@ def write_caption(panel: Any, lines: Sequence[tuple[str, str, str]], **text_kw: 
     ----------
     panel : matplotlib Axes
     lines : sequence of (str, str, str)
-        What stands before a label, the label, and what stands behind it. A label that is too long is shortened.
+        The text before a label, the label, and the text after it. A label that is too long is shortened.
     **text_kw
-        Of the text.
+        Keywords of the text.
     """
     style = {"fontsize": CAPTION_SIZE, "linespacing": 1.15, "pad": 3.0, "parse_math": False, **text_kw}
     room = panel.get_position(original=True).width * panel.figure.bbox.width
@@ -135,7 +135,7 @@ def _inches(ax: Any) -> tuple[float, float]:
 
 
 def thumbnail(image: np.ndarray) -> np.ndarray:
-    """Return an RGB image, shrunk where it is larger than a panel shows."""
+    """Return an RGB image, shrunk if it is larger than a panel shows."""
     height, width = image.shape[:2]
     shrink = THUMBNAIL / max(height, width)
     if shrink >= 1:
