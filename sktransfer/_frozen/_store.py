@@ -370,7 +370,7 @@ def cache_info(memory: Any = None) -> CacheInfo:
 
 
 def clear_cache(memory: Any = None) -> None:
-    """Delete stored activations, in memory together with the networks and engines of this process.
+    """Delete stored activations and, if `memory` is None, the networks and engines of this process.
 
     Parameters
     ----------
