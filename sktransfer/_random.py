@@ -42,8 +42,7 @@ class OwnDropout(nn.Module):
         Probability of dropping a unit in training.
     seed : int
     unit : {"element", "channel", "image", "batch"}
-        The unit that is dropped or kept as a whole. Dropout uses elements or channels, stochastic depth images or
-        batches.
+        What is dropped or kept as a whole: elements or channels in dropout, images or batches in stochastic depth.
     """
 
     def __init__(self, p: float, seed: int, unit: str = "element") -> None:

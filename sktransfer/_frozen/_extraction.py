@@ -126,8 +126,7 @@ class Extractor:
         bar : tqdm or None
             The bar to advance; None shows a new one.
         bad : list of BadImage or None
-            The images that cannot be read are appended to this list, and their pooled features are NaN. With None,
-            such an image is an error.
+            The list to which unreadable images are added; their pooled features are NaN. None makes them an error.
 
         Returns
         -------

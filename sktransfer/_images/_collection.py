@@ -111,9 +111,8 @@ class Images(Sequence[np.ndarray]):
     def content(self, i: int, item: Any = None) -> bytes | bytearray | memoryview:
         """Return bytes that identify image `i`, to be hashed. The image is not decoded unless necessary.
 
-        The bytes are those of the file, or the dtype and shape followed by the pixels. They do not include
-        `value_range`, on which the meaning of arrays and of 16-bit files depends. `item` is what `read` returned; None
-        reads it now.
+        The bytes are those of the file, or dtype, shape and pixels. `value_range`, which decides the meaning of arrays
+        and 16-bit files, is not included. `item` is what `read` returned; None reads it now.
         """
         with self._blamed_on(i) as own:
             item = own if item is None else item

@@ -101,8 +101,7 @@ def _refuse_slips(X: Any) -> None:
 def check_stack(shape: Shape, image_shape: Shape | None, channels_first: bool) -> None:
     """Refuse at once an array that is no stack of images, or whose every row would be refused.
 
-    A tensor is expected to have its channels first. One of shape (3, H, W) is therefore refused: it may be a single
-    image without a batch dimension, rather than three grey images.
+    Tensors have their channels first, so a tensor (3, H, W) is refused: it may be one image without a batch dimension.
     """
     n_rows, *row = shape
     fault = ""

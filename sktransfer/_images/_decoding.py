@@ -150,9 +150,8 @@ def resize(
     The window is cut from the whole resized image, so it equals Pillow's result bit for bit. Pillow's ``box=`` computes
     only the window, in about half the time. But Pillow 13 orders its two passes by their cost, which differs for a
     window. Over 60 central crops of scikit-learn's sample photos, pixels changed by up to 1 (bilinear), 6 (bicubic) or
-    9 (lanczos) grey levels, the mean of a crop by up to 0.2, and "nearest" and "box" picked other source pixels.
-    ``box=`` is used only if the whole image, such as a long strip, has over 16 times the window's pixels and could
-    exhaust the memory.
+    9 (lanczos) grey levels, the mean of a crop by up to 0.2, and "nearest" and "box" picked other source pixels. So
+    ``box=`` serves only if the whole (of a long strip) has over 16 times the window's pixels and could fill the memory.
     """
     if interpolation not in _FILTERS:
         raise ValueError(f"interpolation must be one of {', '.join(_FILTERS)}; got {interpolation!r}.")
