@@ -26,7 +26,7 @@ _has_one_thread = False
 
 
 def built_once(key: Hashable, build: Callable[[], T]) -> T:
-    """Return what `build` returned for this key before, or call it now. The least recently used object is dropped."""
+    """Return what `build` returned for this key before, or call it now. Old objects beyond `LIMIT` are dropped."""
     with suppress(KeyError):
         _built.move_to_end(key)
         return cast(T, _built[key])  # without waiting while another thread builds or downloads something
