@@ -1,4 +1,4 @@
-"""The demo: real photos of solar cells, classified in three ways, compared by cross-validation."""
+"""The demo compares three ways to classify real photos of solar cells by cross-validation."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FIGURE = Path("sktransfer-demo.png")
 
 
 def sample_of_cells() -> Bunch:
-    """Return some of the ELPV photos, as mixed as the whole in label and module type."""
+    """Return a sample of the ELPV photos, stratified by label and module type."""
     cells = load_elpv()
     strata = [f"{p:.2f} {kind}" for p, kind in zip(cells.probability, cells.module_type, strict=True)]
     chosen, _ = train_test_split(np.arange(len(strata)), train_size=N_CELLS, stratify=strata, random_state=0)
@@ -35,7 +35,7 @@ def sample_of_cells() -> Bunch:
 def strategies() -> dict[str, BaseEstimator]:
     """Return the usual ways to apply a pretrained network to other images.
 
-    Fine-tuning is cut short, to 20 steps, so its learning rate is lower than the default.
+    Fine-tuning is limited to 20 steps, so its learning rate is lower than the default.
     """
     shared: dict[str, Any] = {"image_size": IMAGE_SIZE, "random_state": 0}
     tuned: dict[str, Any] = {**shared, "augment": "any_orientation", "max_epochs": 4, "lr": 1e-3}
@@ -50,7 +50,7 @@ def strategies() -> dict[str, BaseEstimator]:
 
 def run() -> None:
     """Run the whole demo."""
-    from matplotlib.figure import Figure  # not pyplot, which may want a screen
+    from matplotlib.figure import Figure  # pyplot may need a screen
 
     start = time.perf_counter()
     cells = sample_of_cells()
@@ -60,7 +60,7 @@ def run() -> None:
     print(comparison.summary())
     figure = Figure(figsize=(7.5, 3.4), layout="constrained")
     ax = comparison.plot(ax=figure.subplots()).ax_
-    ax.axvline(1 - defective, color="grey", linestyle=":", label="the larger class always")
+    ax.axvline(1 - defective, color="grey", linestyle=":", label="always the larger class")
     ax.set_title(f"Defective solar cells: {len(cells.data)} photos, 3-fold cross-validation", fontsize=10)
     ax.legend(frameon=False, fontsize=8)
     figure.savefig(FIGURE, dpi=150)

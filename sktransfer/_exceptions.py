@@ -1,19 +1,19 @@
-"""The errors that sktransfer raises of its own.
+"""The error classes of sktransfer.
 
 ::
 
     SktransferError
     ├── ImageError             an input is not an image that can be read
     ├── LabelError             y does not say the class of each image
-    ├── BackboneError          a backbone cannot be had as asked for
-    │   ├── UnknownBackboneError    no backbone of that name
-    │   ├── WeightsNotFoundError    the weights are not on this machine and cannot be fetched
+    ├── BackboneError          a backbone cannot be provided
+    │   ├── UnknownBackboneError    no backbone has that name
+    │   ├── WeightsNotFoundError    the weights are not on this machine and cannot be downloaded
     │   └── WeightsMismatchError    the weights do not fit the network, or are not those used before
     ├── DeviceMemoryError      not even half a batch fits the memory of the device
-    ├── ModelFileError         a saved model cannot be read, or an estimator not be saved
-    └── TrainingError          training went astray, or nothing that was to be compared could be run
+    ├── ModelFileError         a saved model cannot be read, or an estimator cannot be saved
+    └── TrainingError          training diverged, or no strategy of a comparison could be run
 
-Those that blame an argument are ``ValueError`` too, as scikit-learn's conventions want it.
+Errors caused by an argument are also ``ValueError``, as scikit-learn's conventions require.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ class BadImage:
     Attributes
     ----------
     index : int
-        Its position in X.
+        The position of the image in X.
     path : str or None
-        Its file, or None if it did not come from one.
+        The path of its file, or None if it was not given as a path.
     reason : str
-        Why it cannot be read.
+        The reason why it cannot be read.
     """
 
     __module__ = "sktransfer"
@@ -44,18 +44,18 @@ class BadImage:
 
 
 class SktransferError(Exception):
-    """Base class: catch it to catch every error of this package."""
+    """Base class of all error classes of this package."""
 
     __module__ = "sktransfer"
 
 
 class ImageError(SktransferError, ValueError):
-    """An input is not an image that can be read; the message names which one and why.
+    """An input is not an image that can be read. The message names the image and the reason.
 
     Attributes
     ----------
     bad_images : tuple of BadImage
-        The images to blame; empty where X as a whole, or a parameter, is.
+        The images that cannot be read; empty if the error lies in X as a whole, or in a parameter.
     """
 
     __module__ = "sktransfer"
@@ -66,31 +66,31 @@ class ImageError(SktransferError, ValueError):
 
 
 class LabelError(SktransferError, ValueError):
-    """The labels cannot be used; the message names the rows or the classes, and says what to do."""
+    """The labels cannot be used. The message names the rows or the classes, and says what to do."""
 
     __module__ = "sktransfer"
 
 
 class BackboneError(SktransferError, ValueError):
-    """A backbone cannot be had as asked for."""
+    """A backbone cannot be provided."""
 
     __module__ = "sktransfer"
 
 
 class UnknownBackboneError(BackboneError):
-    """There is no backbone of that name; the message offers the nearest names."""
+    """No backbone has that name. The message suggests the most similar names."""
 
     __module__ = "sktransfer"
 
 
 class WeightsNotFoundError(BackboneError):
-    """The weights are not on this machine and could not be fetched."""
+    """The weights are not on this machine and cannot be downloaded."""
 
     __module__ = "sktransfer"
 
 
 class WeightsMismatchError(BackboneError):
-    """The weights do not fit the network, or differ from those the estimator was fitted with."""
+    """The weights do not fit the network, or differ from those with which the estimator was fitted."""
 
     __module__ = "sktransfer"
 
@@ -102,12 +102,12 @@ class DeviceMemoryError(SktransferError, RuntimeError):
 
 
 class ModelFileError(SktransferError, ValueError):
-    """A saved model is damaged, of another format, or holds what is not trusted; or an estimator cannot be saved."""
+    """A saved model is damaged, has another format, or holds untrusted types; or an estimator cannot be saved."""
 
     __module__ = "sktransfer"
 
 
 class TrainingError(SktransferError, RuntimeError):
-    """Training went astray: the loss is no longer a number, or nothing that was to be compared could be run."""
+    """Training diverged (the loss is no longer finite), or no strategy of a comparison could be run."""
 
     __module__ = "sktransfer"

@@ -1,4 +1,4 @@
-"""The linear model on features, why it keeps to one thread, and the search for its parameters."""
+"""The linear model on features, which runs on one thread, and the search for its parameters."""
 
 import threading
 from collections.abc import Iterator
@@ -14,16 +14,16 @@ from threadpoolctl import threadpool_limits
 from ._validation import check_folds, check_labels
 
 _counting = threading.Lock()
-_limited = 0  # blocks that run now
+_limited = 0  # number of blocks that are running
 _limits: threadpool_limits | None = None
 
 
 @contextmanager
 def one_blas_thread() -> Iterator[None]:
-    """Keep BLAS to one thread in this block; the last block of all threads gives the others back.
+    """Limit BLAS to one thread in this block. The last block that ends, in any thread, lifts the limit.
 
-    The limit is one of the whole process. If each block put back what it found, two that overlap could leave the
-    process with one thread for good.
+    The limit applies to the whole process. If each block restored the number of threads that it found, two overlapping
+    blocks could leave the process with one thread permanently.
     """
     global _limited, _limits
     with _counting:
@@ -42,12 +42,12 @@ def one_blas_thread() -> Iterator[None]:
 class OneThreadLogisticRegression(LogisticRegression):  # type: ignore[misc]  # scikit-learn is untyped
     """scikit-learn's logistic regression, whose matrix products run on one thread.
 
-    With some hundred images the products are so small that the threads of BLAS mostly wait for each other: a fit takes
-    some times as long on two threads as on one, and forty times where another process has one of the two cores
+    With some hundred images the products are so small that the threads of BLAS mostly wait for each other. A fit takes
+    several times as long on two threads as on one, and forty times if another process uses one of the two cores
     (``benchmarks/linear_threads.py``).
     """
 
-    __module__ = "sktransfer"  # saved models name it
+    __module__ = "sktransfer"  # saved models contain this name
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Fit as scikit-learn does."""
@@ -57,14 +57,14 @@ class OneThreadLogisticRegression(LogisticRegression):  # type: ignore[misc]  # 
 
 
 class CheckedGridSearchCV(GridSearchCV):  # type: ignore[misc]  # scikit-learn is untyped
-    """scikit-learn's search, which says what is wrong with y in the user's own labels."""
+    """scikit-learn's grid search, with error messages about y that name the user's labels."""
 
-    __module__ = "sktransfer"  # saved models name it
+    __module__ = "sktransfer"  # saved models contain this name
 
     def fit(self, X: Any, y: Any = None, **params: Any) -> Self:
         """Fit as scikit-learn does."""
         y = check_labels(y, len(X))
         if isinstance(self.cv, Integral) and np.unique(y, return_counts=True)[1].max() < self.cv:
-            check_folds(y, int(self.cv))  # with images enough in some class, scikit-learn only warns of the others
+            check_folds(y, int(self.cv))  # scikit-learn only warns if at least one class has enough images
         super().fit(X, y, **params)
         return self

@@ -1,4 +1,4 @@
-"""Work ahead in threads, and show how far it has come."""
+"""Compute ahead in threads, and show the progress."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def map_ahead(function: Callable[[T], R], items: Iterable[T], workers: int, dept
                 result = ahead.popleft().result()
                 ahead.extend(pool.submit(function, item) for item in itertools.islice(remaining, 1))
                 yield result
-        finally:  # the consumer may stop early, or an image may be unreadable: do not decode the rest
+        finally:  # if the consumer stops early or an image cannot be read, the other images are not decoded
             pool.shutdown(wait=True, cancel_futures=True)
 
 
 def progress_bar(total: int, description: str, verbose: int) -> tqdm:
-    """Return a bar that counts images, silent without `verbose`; in a notebook a widget."""
+    """Return a bar that counts images. It is a widget in a notebook, and hidden if `verbose` is 0."""
     return tqdm(total=total, desc=description, unit="img", disable=not verbose)

@@ -1,8 +1,8 @@
-"""Random numbers that belong to one fit, one layer or one view, and never to the process.
+"""Random numbers that depend only on the seed of one fit, one layer or one view, not on the rest of the process.
 
-torch's initialisers and the augmentations of users draw from torch's global generator, which all threads share. What
-cannot draw from a generator of its own runs within `global_generator`: one thread at a time, and the state that the
-user's own draws depend on is put back.
+torch's initialisers and users' augmentations draw from torch's global generator, which all threads share. Code that
+cannot use its own generator runs within `global_generator`. It lets in one thread at a time, and restores the state of
+the global generator afterwards, so that the user's random numbers are not affected.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _drawing = threading.RLock()
 def global_generator(seed: int) -> Iterator[None]:
     """Seed torch's global generator of the CPU for this block, and restore it afterwards.
 
-    `torch.manual_seed` would seed the generators of all devices too, which takes longer and is not undone here.
+    `torch.manual_seed` would also seed the generators of all devices, which takes longer and would not be undone here.
     """
     with _drawing:
         state = torch.default_generator.get_state()
@@ -34,15 +34,15 @@ def global_generator(seed: int) -> Iterator[None]:
 
 
 class OwnDropout(nn.Module):
-    """Dropout whose masks follow from a seed and the number of calls, and from nothing else.
+    """Dropout whose masks depend only on a seed and the number of calls.
 
     Parameters
     ----------
     p : float
-        Share of what is dropped in training.
+        Probability of dropping a unit in training.
     seed : int
     unit : {"element", "channel", "image", "batch"}
-        What is dropped or kept as a whole: dropout takes elements or channels, stochastic depth images or batches.
+        What is dropped or kept as a whole: elements or channels in dropout, images or batches in stochastic depth.
     """
 
     def __init__(self, p: float, seed: int, unit: str = "element") -> None:
@@ -50,7 +50,7 @@ class OwnDropout(nn.Module):
         self.p, self.seed, self.unit, self.calls = p, seed, unit, 0
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Drop parts of `x` (n, …) in training, and scale up the rest; return it as it is otherwise."""
+        """Drop units of `x` (n, …) in training, and scale up the others; in eval mode return `x` unchanged."""
         if not self.training or self.p == 0:
             return x
         if self.p == 1:
@@ -63,12 +63,12 @@ class OwnDropout(nn.Module):
         return x * mask.div_(1 - self.p)
 
     def extra_repr(self) -> str:
-        """Show the share and the unit."""
+        """Show the probability and the unit."""
         return f"p={self.p}, unit={self.unit!r}"
 
 
 def with_own_dropout(module: nn.Module, seed: int) -> None:
-    """Replace what draws from the global generator in training, within `module`, by `OwnDropout`."""
+    """Replace all layers in `module` that use the global generator in training by `OwnDropout`."""
     own = {name: layer for name, layer in module.named_modules() if _own(layer, 0) is not None}
     for number, (name, layer) in enumerate(own.items()):
         module.set_submodule(name, cast(OwnDropout, _own(layer, seed + number)).train(layer.training))

@@ -1,8 +1,8 @@
-"""Networks and engines that are built once for the whole process: one bounded list of them, one lock.
+"""Networks and engines that are built once per process, in one list of limited length and under one lock.
 
-Building is not safe in two threads at once: torch's tracer and OpenVINO's import and conversion share state of the
-process. So everything is built under one lock. A process that was forked drops what it inherited, since the threads
-behind it live in its parent alone.
+Two threads must not build at the same time: torch's tracer and OpenVINO's import and conversion use state that all
+threads share. So everything is built under one lock. A forked process drops the networks and engines that it inherited,
+because their threads exist only in its parent.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from typing import Any, TypeVar, cast
 
 T = TypeVar("T")
 
-LIMIT = 12  # networks and engines; a grid over every depth of one network needs about ten
+LIMIT = 12  # largest number of networks and engines; a grid over all depths of one network needs about ten
 
 _built: OrderedDict[Hashable, Any] = OrderedDict()
-_building = threading.RLock()  # an engine's builder asks for a network
-_inherited: list[Any] = []  # never used again, but their destructors would wait for threads that are not there
+_building = threading.RLock()  # reentrant, because building an engine may build its network
+_inherited: list[Any] = []  # never used again, but kept: their destructors would wait for threads that do not exist
 _forked = False
 _has_one_thread = False
 
 
 def built_once(key: Hashable, build: Callable[[], T]) -> T:
-    """Return what `build` made for this key before, or make it now. The least recently used goes first."""
+    """Return what `build` returned for this key before, or call it now. Old objects beyond `LIMIT` are dropped."""
     with suppress(KeyError):
         _built.move_to_end(key)
-        return cast(T, _built[key])  # without waiting for what another thread builds, or even downloads
+        return cast(T, _built[key])  # without waiting while another thread builds or downloads something
     with _building:
         if key not in _built:
             _built[key] = build()
@@ -39,21 +39,21 @@ def built_once(key: Hashable, build: Callable[[], T]) -> T:
 
 
 def forget_built() -> None:
-    """Drop all networks and engines, so that their memory is free once nobody else holds them."""
+    """Drop all networks and engines. Their memory is freed when nothing else refers to them."""
     with _building:
         _built.clear()
 
 
 def is_forked() -> bool:
-    """Say whether this process is a copy of another, whose threads it lacks."""
+    """Tell whether this process was forked from another one, and therefore lacks its threads."""
     return _forked
 
 
 def start_clean_after_fork() -> None:
-    """Let a forked process compute with one thread; call it before anything is computed.
+    """Make torch use one thread in a forked process. Call this function before computing anything.
 
-    The pools of threads behind torch are not copied by a fork, and work for them would wait for ever. torch's own data
-    loader does the same in its workers.
+    A fork does not copy torch's thread pools, and work given to them would wait for ever. torch's data loader also uses
+    one thread in its workers.
     """
     global _has_one_thread
     if _forked and not _has_one_thread:

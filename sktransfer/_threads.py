@@ -1,4 +1,4 @@
-"""How many threads decode images: one default and one meaning of ``n_jobs`` for all that decode."""
+"""The number of threads that decode images: the default and the meaning of ``n_jobs`` are the same everywhere."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import joblib
 
 
 def decoding_threads(n_jobs: int | None) -> int:
-    """Return how many threads ``n_jobs`` asks for; None takes as many as torch uses, without importing it.
+    """Return the number of threads that ``n_jobs`` means. None means as many as torch uses; torch is not imported.
 
-    In a worker of joblib that is the worker's share of the cores, which joblib writes into ``OMP_NUM_THREADS``. A
-    negative number counts from the number of cores, as in scikit-learn: -1 takes them all.
+    In a joblib worker that is the worker's share of the cores, which joblib writes into ``OMP_NUM_THREADS``. Negative
+    numbers count down from the number of cores, as in scikit-learn: -1 means all cores.
     """
     if n_jobs is not None:
         return int(joblib.effective_n_jobs(n_jobs))

@@ -1,4 +1,4 @@
-"""Warnings of other libraries that cannot be acted on here, ignored without disturbing other threads."""
+"""Ignore warnings of other libraries to which a user cannot react, without affecting other threads."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any, cast
 
 @contextmanager
 def warnings_ignored(modules: str) -> Iterator[None]:
-    """Ignore what the modules warn of whose names match a regular expression, even where warnings are errors.
+    """Ignore warnings of modules whose names match a regular expression, even if warnings are errors.
 
-    `warnings.catch_warnings` swaps the filters of the whole process, so threads that overlap put back each other's.
-    To add a filter of one's own, and to take it out of the same list, is safe in whatever order threads come and go.
-    If another thread swaps the list within the block, the warnings are seen.
+    `warnings.catch_warnings` replaces the filters of the whole process, so overlapping threads restore each other's.
+    This function adds one filter to the list and removes it from the same list, which is safe in any order of threads.
+    If another thread replaces the list within the block, the warnings are shown.
     """
     filters = cast("list[tuple[Any, ...]]", warnings.filters)
     ours = ("ignore", None, Warning, re.compile(modules), 0)
@@ -23,5 +23,5 @@ def warnings_ignored(modules: str) -> Iterator[None]:
     try:
         yield
     finally:
-        with suppress(ValueError):  # it is gone if someone called warnings.resetwarnings()
+        with suppress(ValueError):  # the filter is gone if warnings.resetwarnings() was called
             filters.remove(ours)

@@ -568,5 +568,5 @@ def test_net_params_that_the_classifier_sets_itself_are_refused(net_params, inst
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:99", "tpu"])
 def test_device_that_is_not_there_is_said_in_plain_words(device):
-    with pytest.raises(ValueError, match=rf"device='{device}' is not there.*'auto', 'cpu', 'cuda' or 'mps'"):
+    with pytest.raises(ValueError, match=rf"device='{device}' does not exist.*'auto', 'cpu', 'cuda' or 'mps'"):
         FineTunedCNNClassifier(**SCRATCH, device=device).fit(DIGITS, TARGET)

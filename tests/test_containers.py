@@ -59,7 +59,7 @@ def test_one_tensor_without_its_batch_dimension():
 def test_masked_stack_and_masked_rows():
     stack = np.ma.masked_greater(GREY, 200)
     n_masked = int(stack.mask.sum())
-    with pytest.raises(ImageError, match=rf"a masked array, {n_masked} of whose values are masked.*X.filled\(0\)"):
+    with pytest.raises(ImageError, match=rf"a masked array with {n_masked} masked values.*X.filled\(0\)"):
         as_images(stack)
     flat = stack.reshape(3, -1)
     assert not is_flat(flat, (7, 5))

@@ -166,13 +166,13 @@ def test_rows_of_hugging_face(path):
 def test_masked_arrays():
     image = np.ma.masked_greater(RGB, 200)
     n_masked = int(image.mask.sum())
-    assert f"masked array, {n_masked} of whose values are masked. Fill them: image.filled(0)" in refusal(image)
+    assert f"masked array with {n_masked} masked values. Fill them: image.filled(0)" in refusal(image)
     np.testing.assert_array_equal(as_images([np.ma.array(RGB)])[0], RGB)
 
 
 @pytest.mark.parametrize("wrap", [pd.Series, lambda rows: rows])
 def test_several_paths_for_each_row(wrap):
-    with pytest.raises(ImageError, match="a list of 2 entries, paths or pictures among them. Pass one image for each"):
+    with pytest.raises(ImageError, match="a list of 2 entries, including paths or images. Pass one image for each"):
         as_images(wrap([["a.png", "b.png"], ["c.png", "d.png"]]))[0]
 
 

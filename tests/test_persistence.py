@@ -261,7 +261,7 @@ def test_where_a_model_runs_is_given_when_it_is_loaded(tmp_path):
         assert (part.device, part.memory, part.n_jobs) == ("cpu", tmp_path / "cache", 1)
     there.predict(DIGITS)
     assert list((tmp_path / "cache").rglob("*"))
-    with pytest.raises(ValueError, match="device='cuda:99' is not there on this machine"):
+    with pytest.raises(ValueError, match="device='cuda:99' does not exist on this machine"):
         sktransfer.load(tmp_path / "model", device="cuda:99")
 
 

@@ -85,7 +85,7 @@ def test_formats_that_cannot_be_sent_are_named(monkeypatch):
     monkeypatch.setitem(
         Image.OPEN, "OURS", (lambda fp, name: open_mine(fp, name), lambda prefix: prefix[:4] == b"OURS")
     )
-    with pytest.raises(ImageError, match="This is a worker process.*Set it in the function"):
+    with pytest.raises(ImageError, match="This is a worker process.*Change them in the function"):
         cross_val_score(model(), [b"OURS" + jpeg() for _ in y], y, cv=2, n_jobs=2, error_score="raise")
 
 

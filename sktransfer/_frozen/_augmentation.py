@@ -1,6 +1,6 @@
-"""Random changes of a canvas, and the views of an image that are drawn once.
+"""Random changes of a canvas, and the stored views of an image.
 
-They work on uint8, after the resize: a canvas is what the network sees, before its normalisation.
+The changes are made on uint8, after resizing and before normalisation.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from torchvision.transforms.v2.functional import adjust_brightness, adjust_contr
 from .._random import global_generator
 
 Augmentation = Callable[[torch.Tensor], torch.Tensor]
-"""What users pass: a function of one uint8 image (3, H, W), which may draw from torch's global generator."""
+"""The function that a user passes: it takes one uint8 image (3, H, W), and may use torch's global generator."""
 
 View = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
-"""The same with a generator of its own, so that threads cannot disturb each other's draws."""
+"""The same function with its own generator, so that threads do not affect each other's random numbers."""
 
 
 def _flip(dims: tuple[int, ...]) -> View:
-    """Flip one image of two along an axis."""
+    """Flip an image along an axis with probability 0.5."""
 
     def flip(image: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         return image if torch.rand(1, generator=generator) >= 0.5 else image.flip(dims)
@@ -37,7 +37,7 @@ def _flip(dims: tuple[int, ...]) -> View:
 def _jitter(degrees: float, shift: float, zoom: tuple[float, float]) -> View:
     """Rotate by up to `degrees`, shift by up to `shift` of the side, magnify by a factor within `zoom`.
 
-    The image goes on beyond its borders as in a mirror, since black corners would be a feature to learn.
+    The image is mirrored at its borders, because the network could learn from black corners.
     """
 
     def jitter(image: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -45,7 +45,7 @@ def _jitter(degrees: float, shift: float, zoom: tuple[float, float]) -> View:
         angle = math.radians(degrees * (2 * turn - 1))
         scale = 1 / (zoom[0] + size * (zoom[1] - zoom[0]))
         cos, sin, aspect = scale * math.cos(angle), scale * math.sin(angle), image.shape[-1] / image.shape[-2]
-        # Where each pixel comes from, in coordinates that run from -1 to 1 over the image.
+        # The position from which each pixel comes, in coordinates from -1 to 1 over the image.
         origin = torch.tensor(
             [[[cos, sin / aspect, 2 * shift * (2 * right - 1)], [-sin * aspect, cos, 2 * shift * (2 * down - 1)]]]
         )
@@ -57,7 +57,7 @@ def _jitter(degrees: float, shift: float, zoom: tuple[float, float]) -> View:
 
 
 def _quarter_turn(image: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Turn by 0, 90, 180 or 270 degrees; by 0 or 180 where the image is not square."""
+    """Turn by 0, 90, 180 or 270 degrees; by 0 or 180 if the image is not square."""
     step = 1 if image.shape[-1] == image.shape[-2] else 2
     return torch.rot90(image, step * int(torch.randint(4, (), generator=generator)), dims=(-2, -1))
 
@@ -65,12 +65,12 @@ def _quarter_turn(image: torch.Tensor, generator: torch.Generator) -> torch.Tens
 def _jitter_colours(strength: float) -> View:
     """Change brightness, contrast and saturation by up to `strength`, in random order.
 
-    torchvision's ``ColorJitter`` draws the same factors in the same order, but from the global generator.
+    torchvision's ``ColorJitter`` draws the same factors in the same order, but uses the global generator.
     """
     changes = [adjust_brightness, adjust_contrast, adjust_saturation]
 
     def jitter(image: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        order = torch.randperm(4, generator=generator).tolist()  # the fourth is the hue, which is left as it is
+        order = torch.randperm(4, generator=generator).tolist()  # the fourth is the hue, which is not changed
         factors = [float(torch.empty(1).uniform_(1 - strength, 1 + strength, generator=generator)) for _ in changes]
         for which in order:
             if which < len(changes):
@@ -80,7 +80,7 @@ def _jitter_colours(strength: float) -> View:
     return jitter
 
 
-AUGMENTATIONS_VERSION = 1  # of the presets; a change makes every stored view unknown
+AUGMENTATIONS_VERSION = 1  # version of the presets; changing it invalidates every stored view
 AUGMENTATIONS: dict[str, list[View]] = {
     "photo": [_flip((-1,)), _jitter(degrees=10, shift=0.1, zoom=(1.0, 1.3)), _jitter_colours(0.2)],
     "any_orientation": [
@@ -122,15 +122,15 @@ def augment_canvas(canvas: np.ndarray, augment: View, seed: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Views:
-    """K augmented views of each image, the same ones whenever they are asked for.
+    """K augmented views of each image, which are the same each time they are made.
 
     Parameters
     ----------
     augment : callable
     name : str or None
-        Under which the views are stored; None if the augmentation has no name, then they are not.
+        The name under which the views are stored. Views of an augmentation without a name (None) are not stored.
     count : int
-        K.
+        The number of views, K.
     seed : int
     """
 
@@ -140,5 +140,5 @@ class Views:
     seed: int
 
     def seed_of(self, content: bytes, view: int) -> int:
-        """Return the seed of one view of the image with that fingerprint."""
+        """Return the seed of one view of the image whose fingerprint is `content`."""
         return xxhash.xxh3_64_intdigest(f"{self.seed}|{view}|".encode() + content) >> 1

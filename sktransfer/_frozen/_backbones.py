@@ -1,7 +1,7 @@
-"""From the name of a backbone to its stages, its preprocessing and its number of features.
+"""Find a backbone by its name, and return its stages, preprocessing and weights.
 
-One registry, three sources: the embedded default and a small CNN, torchvision, and timm (``"timm/…"``).
-torchvision's models and timm are used here alone.
+Backbones come from three sources: sktransfer (the embedded default and a small CNN), torchvision, and timm
+(``"timm/…"``). Only this module uses torchvision's models and timm.
 """
 
 from __future__ import annotations
@@ -29,29 +29,29 @@ from ._weights import OFFLINE_HINT, embedded_lite_weights, fetch_weights, read_w
 
 DEFAULT_BACKBONE = "efficientnet_lite0"
 _LITE = {f"efficientnet_lite{variant}": variant for variant in (0, 1, 2)}
-_TRANSFORMERS = ("maxvit", "swin", "vit")  # in torchvision's list, but no CNNs
+_TRANSFORMERS = ("maxvit", "swin", "vit")  # torchvision lists them, but they are not CNNs
 _TIMM_FAMILIES = ("convnext", "densenet", "efficientnet", "mobilenetv3", "regnet", "resnet", "vgg")
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """A network cut into stages, in eval mode and frozen; shared within the process, never to be changed.
+    """A network cut into stages, frozen and in eval mode. It is shared within the process and must not be changed.
 
     Attributes
     ----------
     name : str
-        As in `list_backbones`.
+        The name, as in `list_backbones`.
     stages : torch.nn.Sequential
-        The named stages, which map a normalised image (n, 3, H, W) to feature maps one after the other.
+        The named stages, which map normalised images (n, 3, H, W) to feature maps one after the other.
     preprocessing : Preprocessing
-        What the weights were trained on.
+        The preprocessing with which the weights were trained.
     checksum : str
-        SHA-256 of the architecture's name and of the stages' parameters and buffers. Networks of two architectures may
-        share all their parameters and still compute something else.
+        SHA-256 of the architecture's name and of the stages' parameters and buffers. The name is included because two
+        architectures with the same parameters may compute different values.
     pretrained : bool
         False if the weights are random.
     published : bool
-        True if the weights can be looked up again by the name.
+        True if the name is enough to find the weights again.
     """
 
     name: str
@@ -63,7 +63,7 @@ class Backbone:
 
     @property
     def identity(self) -> tuple[str, str, str]:
-        """What the network computes depends on: architecture, package that builds it with its version, weights."""
+        """Architecture, package with its version, and checksum of the weights: they determine the network's output."""
         return architecture_of(self.name), _source(self.name), self.checksum
 
     @property
@@ -72,12 +72,12 @@ class Backbone:
         return [name for name, _ in self.stages.named_children()]
 
     def with_image_size(self, image_size: int | Sequence[int] | None, crop: bool = True) -> Backbone:
-        """Return the same backbone for images of another size, or not cropped."""
+        """Return the same backbone for another image size, or without the crop."""
         return replace(self, preprocessing=self.preprocessing.with_image_size(image_size, crop))
 
 
 def list_backbones(pattern: str = "*") -> list[str]:
-    """Names of all backbones that `PretrainedCNNFeatures` and `FineTunedCNNClassifier` accept.
+    """Return the names of all backbones that `PretrainedCNNFeatures` and `FineTunedCNNClassifier` accept.
 
     Parameters
     ----------
@@ -87,7 +87,7 @@ def list_backbones(pattern: str = "*") -> list[str]:
     Returns
     -------
     list of str
-        The embedded backbones first, then torchvision's, then timm's. Weights of the latter two are
+        The embedded backbones come first, then torchvision's, then timm's. The weights of torchvision and timm are
         downloaded when first used. A timm name may carry a tag: ``"timm/resnet18.a1_in1k"``.
 
     Examples
@@ -103,16 +103,16 @@ def list_backbones(pattern: str = "*") -> list[str]:
 
 
 def load_backbone(name: str = DEFAULT_BACKBONE, weights: StrPath | None = "default", seed: int = 0) -> Backbone:
-    """Return a backbone by name; within a process the same one is built once.
+    """Return a backbone by name. Each backbone is built once per process.
 
     Parameters
     ----------
     name : str
-        As in `list_backbones`.
+        The name, as in `list_backbones`.
     weights : {"default"}, path or None
-        The published weights, a local file, or None for random ones.
+        "default" means the published weights, a path a local file, and None random weights.
     seed : int
-        For random weights. The same seed gives the same weights.
+        Seed of random weights. The same seed gives the same weights.
 
     Raises
     ------
@@ -122,7 +122,7 @@ def load_backbone(name: str = DEFAULT_BACKBONE, weights: StrPath | None = "defau
         seed = seed if weights is None else 0
         return built_once(("backbone", name, weights, seed), lambda: _build(name, weights, seed))
     path = Path(weights).expanduser()
-    # A file may change, so that its state is part of the key.
+    # The file may change, so its state is part of the key.
     stat = path.stat() if path.exists() else None
     stamp = stat and (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
     return built_once(("backbone", name, str(path.absolute()), stamp), lambda: _build(name, str(path), 0))
@@ -131,15 +131,15 @@ def load_backbone(name: str = DEFAULT_BACKBONE, weights: StrPath | None = "defau
 def backbone_with(
     name: str, n_stages: int | None, state: Mapping[str, torch.Tensor], preprocessing: Preprocessing, pretrained: bool
 ) -> Backbone:
-    """Return a backbone whose first stages have these parameters; those of the others are of no meaning.
+    """Return a backbone whose first stages have these parameters. The other stages must not be used.
 
     Parameters
     ----------
     name : str
     n_stages : int
-        How many stages `state` is about; None means all of them.
+        How many stages `state` covers; None means all of them.
     state : mapping of str to Tensor
-        All their parameters and buffers, by their names in the whole ``Sequential`` of stages.
+        All parameters and buffers of these stages, by their names in the whole ``Sequential`` of stages.
     preprocessing : Preprocessing
     pretrained : bool
 
@@ -148,7 +148,7 @@ def backbone_with(
     UnknownBackboneError
         If the installed packages do not know the architecture.
     WeightsMismatchError
-        If the parameters do not fit it.
+        If the parameters do not fit the architecture.
     """
     checksum = weights_checksum(state, architecture_of(name))
 
@@ -197,7 +197,7 @@ def _random(name: str, seed: int) -> tuple[nn.Module, Preprocessing]:
 
 
 def _architecture(name: str) -> tuple[nn.Module, Preprocessing]:
-    """Return the network with random weights, and the preprocessing of its published ones."""
+    """Return the network with random weights, and the preprocessing of its published weights."""
     if name == "shallow_cnn":
         return ShallowCNN(), Preprocessing((64, 64), 1.0, mean=(0.5,) * 3, std=(0.5,) * 3)
     if name in _LITE:
@@ -208,27 +208,27 @@ def _architecture(name: str) -> tuple[nn.Module, Preprocessing]:
         return network, _timm_preprocessing(network)
     if name in models.list_models(module=models) and not name.startswith(_TRANSFORMERS):
         options = {}
-        if name in ("googlenet", "inception_v3"):  # as torchvision itself builds them for their weights
+        if name in ("googlenet", "inception_v3"):  # torchvision uses these options for the pretrained weights
             options = {"aux_logits": False, "init_weights": False, "transform_input": True}
         return models.get_model(name, weights=None, **options), _torchvision_preprocessing(name)
     close = [f"timm/{name}"] if timm.is_model(name) else []  # such as "resnet50.a1_in1k"
     close += difflib.get_close_matches(name, list_backbones(), n=5)
     close += [f"timm/{near}" for near in difflib.get_close_matches(name, timm.list_models(), n=2)]
     hint = f"Did you mean {' or '.join(map(repr, dict.fromkeys(close)))}? " if close else ""
-    raise UnknownBackboneError(f"There is no backbone {name!r}. {hint}list_backbones() names them all.")
+    raise UnknownBackboneError(f"There is no backbone {name!r}. {hint}list_backbones() returns all names.")
 
 
 def _with_published_weights(name: str) -> tuple[nn.Module, Preprocessing]:
     if name == "shallow_cnn":
         raise WeightsNotFoundError(
-            "'shallow_cnn' has no pretrained weights; it is there to be trained from scratch. Pass weights=None."
+            "'shallow_cnn' has no pretrained weights; it is meant for training from scratch. Pass weights=None."
         )
     if name.startswith("timm/"):
         return _timm_pretrained(name.removeprefix("timm/"))
     network, preprocessing = _random(name, 0)
     if name in _LITE:
         published = read_weights(embedded_lite_weights(_LITE[name]))
-        if name != DEFAULT_BACKBONE:  # the names in these packages are older than timm's; the order is the same
+        if name != DEFAULT_BACKBONE:  # these packages use older names than timm, in the same order
             published = dict(zip(network.state_dict(), published.values(), strict=True))
     else:
         published = read_weights(fetch_weights(models.get_model_weights(name).DEFAULT.url))
@@ -241,12 +241,12 @@ def _timm_pretrained(name: str) -> tuple[nn.Module, Preprocessing]:
         return _architecture(f"timm/{name}")  # raises, with the nearest names
     try:
         with global_generator(0):
-            with torch.device("meta"):  # a plan without numbers: whether it can be cut is told before a download
+            with torch.device("meta"):  # without values; it tests before the download whether the network can be cut
                 split_into_stages(timm.create_model(name))
             network = timm.create_model(name, pretrained=True)
     except BackboneError:
         raise
-    except Exception as error:  # timm and its hub raise many kinds when offline or without weights
+    except Exception as error:  # when offline or without weights, timm and its hub raise errors of many types
         raise WeightsNotFoundError(
             f"timm cannot load the weights of {name!r}: {type(error).__name__}: {error} {OFFLINE_HINT}"
         ) from error
@@ -254,10 +254,10 @@ def _timm_pretrained(name: str) -> tuple[nn.Module, Preprocessing]:
 
 
 def _load_into_stages(network: nn.Module, stages: nn.Module, state: dict[str, torch.Tensor], source: str) -> None:
-    """Load what the stages need; the original head may be there, missing, or of another size."""
+    """Load the weights that the stages need; the original head may be present, missing, or of another size."""
     of_stages = {id(tensor) for tensor in stages.state_dict(keep_vars=True).values()}
     needed = {name: value for name, value in network.state_dict(keep_vars=True).items() if id(value) in of_stages}
-    # Counters of BatchNorm are absent from old files and play no part in eval mode.
+    # Old files lack the counters of BatchNorm, which are not used in eval mode.
     missing = [name for name in needed if name not in state and not name.endswith("num_batches_tracked")]
     misshapen = [name for name in needed if name in state and state[name].shape != needed[name].shape]
     if missing or misshapen:
@@ -297,7 +297,7 @@ def _torchvision_preprocessing(name: str) -> Preprocessing:
 
 
 class ShallowCNN(nn.Module):
-    """Four convolutions with pooling, 0.4 million parameters, for training from scratch on few images."""
+    """A network of four convolutions with pooling (0.4 million parameters), to train from scratch on few images."""
 
     def __init__(self, widths: tuple[int, ...] = (32, 64, 128, 256)) -> None:
         super().__init__()

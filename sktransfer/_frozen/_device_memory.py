@@ -1,4 +1,4 @@
-"""When a batch does not fit the device's memory: halve it once, and say so."""
+"""Halve a batch once, with a warning, if it does not fit the device's memory."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from .._exceptions import DeviceMemoryError
 
 T = TypeVar("T")
 
-# In the messages of torch's allocators, and of cuDNN, cuBLAS and their like, whose memory torch does not manage.
+# Words in the error messages of torch's allocators, and of libraries with their own memory, such as cuDNN and cuBLAS.
 _SIGNS = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed", "allocation_failed")
 
 
 class Halving:
-    """Runs a batch in parts; when one does not fit the device's memory, parts are half as large from then on.
+    """Runs a batch in parts. If a part does not fit the device's memory, parts are half as large from then on.
 
     Parameters
     ----------
     size : int or None
-        Images in one part; None runs a batch whole.
+        Number of images in one part; None runs a batch as a whole.
     """
 
     def __init__(self, size: int | None = None) -> None:
@@ -30,7 +30,7 @@ class Halving:
         self.halved = False
 
     def __call__(self, run: Callable[[slice], T], n: int) -> list[T]:
-        """Return what `run` returns for each part of a batch of `n`; after a failure it starts again at the first.
+        """Return the results of `run` for each part of a batch of `n`; after halving, it starts again at the first.
 
         Raises
         ------
@@ -48,9 +48,9 @@ class Halving:
                     f"{size} image(s) at a time do not fit the memory of the device: {error}\nPass a smaller "
                     "batch_size or image_size, or device='cpu'."
                 ) from error
-        # Outside of the handler, as the error's traceback kept what had filled the memory.
+        # This is outside the handler, because the error's traceback keeps the tensors that filled the memory.
         self.halved, self.size = True, (size + 1) // 2
-        torch.cuda.empty_cache()  # for cuDNN and cuBLAS, which cannot use what torch keeps; does nothing without CUDA
+        torch.cuda.empty_cache()  # cuDNN and cuBLAS cannot use memory that torch keeps; does nothing without CUDA
         warnings.warn(
             f"{size} images at a time do not fit the memory of the device; going on with {self.size}. Pass "
             f"batch_size={self.size} to start with that.",
@@ -61,6 +61,6 @@ class Halving:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether an error means that memory is full; of torch's devices only CUDA has a class of its own for it."""
+    """Tell whether an error means that memory is full; among torch's devices only CUDA has its own error class."""
     message = str(error).lower()
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(words in message for words in _SIGNS)

@@ -26,17 +26,17 @@ from .._warnings import warnings_ignored
 from ._backbones import Backbone
 from ._device_memory import Halving
 
-CACHED_IMAGES = 8  # run at a time on a CPU; their maps stay in its cache
+CACHED_IMAGES = 8  # number of images run at a time on a CPU, so that their maps stay in its cache
 POOLINGS = ("avg", "max", "avgmax", "flatten")
 
 
 def resolve_device(device: str) -> torch.device:
-    """Return the device asked for; "auto" takes a GPU where there is one.
+    """Return the requested device; "auto" takes a GPU if one exists.
 
     Raises
     ------
     ValueError
-        If this machine has no such device.
+        If this machine does not have the device.
     """
     if device == "auto":
         if torch.cuda.is_available():
@@ -49,8 +49,8 @@ def resolve_device(device: str) -> torch.device:
         there = False
     if not there:
         raise ValueError(
-            f"device={device!r} is not there on this machine. Expected 'auto', 'cpu', 'cuda' or 'mps'; 'auto' takes a "
-            "GPU where there is one."
+            f"device={device!r} does not exist on this machine. Expected 'auto', 'cpu', 'cuda' or 'mps'; 'auto' takes "
+            "a GPU if one exists."
         )
     return found
 
@@ -75,14 +75,14 @@ def pool(maps: torch.Tensor, pooling: str) -> torch.Tensor:
 
 
 class CutNetwork(nn.Module):
-    """From canvases, or from the map at a cut, to the activations at one or several cuts of a backbone.
+    """Computes the activations at one or several cuts of a backbone, from canvases or from the map at a cut.
 
-    All that goes in and out has its channels last, which is how convolutions want it.
+    Inputs and outputs have their channels last, the layout in which convolutions are fastest.
 
     Parameters
     ----------
     backbone : Backbone
-        Whose stages are run, as far as the last cut.
+        Its stages are run as far as the last cut.
     cuts : sequence of int
         How many stages lie before each cut, in ascending order; 0 is the normalised image itself.
     pooling : str or None
@@ -106,7 +106,7 @@ class CutNetwork(nn.Module):
         self.register_buffer("shift", -mean / std)
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Map uint8 (n, H, W, 3), or float (n, h, w, C), to float (n, n_features), or unpooled to (n, h, w, C)."""
+        """Map uint8 (n, H, W, 3) or float (n, h, w, C) to float (n, n_features), or without pooling (n, h, w, C)."""
         x = inputs.permute(0, 3, 1, 2)
         if self.start == 0:
             x = x * self.scale + self.shift
@@ -124,18 +124,18 @@ class CutNetwork(nn.Module):
 class TorchEngine:
     """Runs a `CutNetwork` with torch: no gradients, channels last, BatchNorm folded into convolutions.
 
-    On a CPU a batch is run a few images at a time, whose maps stay in the processor's cache. A batch that does not
-    fit the device's memory is halved once.
+    On a CPU a batch is run a few images at a time, so that their maps stay in the processor's cache. A batch that does
+    not fit the device's memory is halved once.
 
     Parameters
     ----------
     network : CutNetwork
-        Left as it is; a copy is run.
+        The network; it is copied and not changed.
     sample : torch.Tensor
-        An input to try the folding on.
+        An input on which the folding is tested.
     device : torch.device
     precision : {"float32", "bfloat16"}
-        bfloat16 runs convolutions and matrix products in it; the result is float32 all the same.
+        bfloat16 applies to convolutions and matrix products only; the result is always float32.
     """
 
     def __init__(self, network: CutNetwork, sample: torch.Tensor, device: torch.device, precision: str) -> None:
@@ -161,8 +161,8 @@ class TorchEngine:
 class OpenVINOEngine:
     """Runs a `CutNetwork` with OpenVINO on the CPU.
 
-    The module is converted in memory at the first batch. Full batches run a model compiled for their very size, others
-    one compiled for any size; each is compiled once.
+    The module is converted in memory at the first batch. Full batches run a model compiled for their exact size; other
+    batches run one compiled for any size. Each is compiled once.
 
     Parameters
     ----------
@@ -170,7 +170,7 @@ class OpenVINOEngine:
     batch_size : int
         The size of full batches.
     precision : {"float32", "bfloat16"}
-        bfloat16 needs a processor that has it; elsewhere OpenVINO computes in float32.
+        bfloat16 needs a processor that supports it; on others, OpenVINO computes in float32.
     """
 
     def __init__(self, network: CutNetwork, batch_size: int, precision: str) -> None:
@@ -180,7 +180,7 @@ class OpenVINOEngine:
         self.precision = precision
         self._model: Any = None
         self._requests: dict[int, Any] = {}
-        self._lock = threading.Lock()  # a request serves one thread at a time
+        self._lock = threading.Lock()  # only one thread at a time may use a request
 
     def __call__(self, inputs: np.ndarray) -> torch.Tensor:
         """Return the float32 activations of a batch of canvases or maps."""
@@ -199,11 +199,11 @@ class OpenVINOEngine:
         model.reshape(openvino.PartialShape([n, *inputs.shape[1:]]))
         options = {
             "INFERENCE_PRECISION_HINT": "bf16" if self.precision == "bfloat16" else "f32",
-            "INFERENCE_NUM_THREADS": torch.get_num_threads(),  # in a joblib worker its share of the cores
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),  # in a joblib worker: its share of the cores
             "PERFORMANCE_HINT": "LATENCY",
         }
         if is_forked():
-            # OpenVINO would give it threads of its parent, which wait for ever. Without a stream it computes in ours.
+            # OpenVINO would wait for ever for threads of the parent process. Without streams it uses this thread.
             options["NUM_STREAMS"] = 0
         return _core(os.getpid()).compile_model(model, "CPU", options).create_infer_request()
 
@@ -221,10 +221,10 @@ def _openvino() -> Any:
 
 @contextmanager
 def _telemetry_off() -> Iterator[None]:
-    """Import OpenVINO as if its telemetry were not installed; it would report each import and conversion to Google."""
+    """Hide OpenVINO's telemetry package in this block; it would report each import and conversion to Google."""
     name = "openvino_telemetry"
     before = sys.modules.get(name)
-    sys.modules[name] = None  # type: ignore[assignment]  # which is how Python marks a module that cannot be imported
+    sys.modules[name] = None  # type: ignore[assignment]  # Python then treats the module as impossible to import
     try:
         yield
     finally:
@@ -238,7 +238,7 @@ Engine = TorchEngine | OpenVINOEngine
 
 
 def resolve_engine(engine: str, device: torch.device) -> str:
-    """Return the name of the engine asked for; "auto" takes OpenVINO on a CPU where it is installed."""
+    """Return the name of the requested engine; "auto" takes OpenVINO on a CPU if it is installed."""
     if engine == "auto":
         return "openvino" if device.type == "cpu" and importlib.util.find_spec("openvino") is not None else "torch"
     if engine == "openvino" and device.type != "cpu":
@@ -259,7 +259,7 @@ def make_engine(
     precision: str,
     batch_size: int,
 ) -> Engine:
-    """Return the engine for a cut; within a process the same one is built once, and the last few are kept."""
+    """Return the engine for a cut. Each engine is built once per process, and the last few are kept."""
     start_clean_after_fork()
     identity = engine_identity(engine, device, precision)
     threads = torch.get_num_threads()
@@ -275,13 +275,13 @@ def make_engine(
 
 
 def engine_identity(engine: str, device: torch.device, precision: str) -> str:
-    """Name an engine with its version, its device, and every switch that bears on the values it computes."""
+    """Return the engine's name, version, device, and every switch that affects the values it computes."""
     parts = [engine, _version(engine), device.type, precision]
     if engine == "openvino":
-        # Without bfloat16 in the processor OpenVINO computes in float32 and tells nobody.
+        # On a processor without bfloat16, OpenVINO silently computes in float32.
         parts += ["native"] if precision == "bfloat16" and _openvino_has_bfloat16() else []
     else:
-        # Whether float32 products may run in TensorFloat-32 or bfloat16.
+        # These switches say whether float32 products may be computed in TensorFloat-32 or bfloat16.
         parts += [switch.fp32_precision for switch in _fp32_switches(device)]
         parts += [f"deterministic={torch.are_deterministic_algorithms_enabled()}"]
     if device.type == "cuda":
@@ -289,7 +289,7 @@ def engine_identity(engine: str, device: torch.device, precision: str) -> str:
     return " ".join(map(str, parts))
 
 
-_version = functools.cache(version)  # it is asked for each batch, and looks through files
+_version = functools.cache(version)  # it is needed for each batch, and `version` searches files
 
 
 def _fp32_switches(device: torch.device) -> list[Any]:
@@ -300,15 +300,15 @@ def _fp32_switches(device: torch.device) -> list[Any]:
 
 
 def _converted(openvino: Any, network: nn.Module, sample: torch.Tensor) -> Any:
-    """Return a network as a model of OpenVINO.
+    """Return a network as an OpenVINO model.
 
-    torch's tracer notes what it traces where all threads see it, so one network is converted at a time. The work is
-    done in a thread of its own: Ctrl-C interrupts the main thread alone, and within OpenVINO's calls of Python it would
-    end the process or pass for a failed conversion.
+    torch's tracer uses state that all threads share, so only one network is converted at a time. The conversion runs in
+    a thread of its own, because Ctrl-C interrupts only the main thread. If it interrupted Python code called by
+    OpenVINO, it would end the process or look like a failed conversion.
     """
 
     def convert() -> Any:
-        with torch.inference_mode(), warnings_ignored(""):  # the tracer warns of shapes taken as constants
+        with torch.inference_mode(), warnings_ignored(""):  # the tracer warns that shapes become constants
             return openvino.convert_model(network, example_input=sample)
 
     with _converting, ThreadPoolExecutor(1) as thread:
@@ -317,7 +317,7 @@ def _converted(openvino: Any, network: nn.Module, sample: torch.Tensor) -> Any:
 
 @functools.cache
 def _core(pid: int) -> Any:
-    """Return OpenVINO's core of this process; it is kept, or its plugin would be unloaded under its threads."""
+    """Return OpenVINO's core of this process. It is kept, so that its plugin is not unloaded while threads use it."""
     return _openvino().Core()
 
 
@@ -329,8 +329,8 @@ def _openvino_has_bfloat16() -> bool:
 def folded(network: CutNetwork, sample: torch.Tensor) -> CutNetwork:
     """Return a copy whose BatchNorm layers are folded into the convolutions before them.
 
-    Which convolution feeds which BatchNorm is guessed from their order, and the guess tried on `sample`: if the copy
-    then computes something else, an unfolded one is returned.
+    The order of the layers suggests which convolution feeds which BatchNorm. This guess is tested on `sample`: if the
+    folded copy computes other values, an unfolded copy is returned.
     """
     plain = copy.deepcopy(network).eval()
     candidate = copy.deepcopy(plain)
@@ -350,13 +350,13 @@ def _fold_children(module: nn.Module) -> None:
             continue
         if first.out_channels == second.num_features:
             setattr(module, name, fuse_conv_bn_eval(first, second))
-            setattr(module, next_name, getattr(second, "act", nn.Identity()))  # timm's BatchNormAct2d has one
+            setattr(module, next_name, getattr(second, "act", nn.Identity()))  # of timm's BatchNormAct2d
     for child in module.children():
         _fold_children(child)
 
 
 def _sample(backbone: Backbone, start: int) -> torch.Tensor:
-    """Return a random canvas, or the map at a cut that it leads to."""
+    """Return a random canvas if `start` is 0, otherwise its map at that cut."""
     shape = (1, *backbone.preprocessing.size, 3)
     canvas = torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     if start == 0:
@@ -372,13 +372,13 @@ def feature_counts(backbone: Backbone, cuts: Sequence[int], pooling: str) -> lis
     return [counts[cut - 1] for cut in cuts]
 
 
-_counts: dict[tuple[object, ...], list[int]] = {}  # a few numbers for each network, which is not kept alive by them
+_counts: dict[tuple[object, ...], list[int]] = {}  # a few numbers per network; they do not keep the network in memory
 
 
 def _all_feature_counts(backbone: Backbone, pooling: str) -> list[int]:
     """Return the number of pooled features after each stage, found by running one black image."""
     size = backbone.preprocessing.size
-    if pooling != "flatten":  # then the number does not depend on the size
+    if pooling != "flatten":  # with the other poolings, the number does not depend on the size
         size = (min(size[0], 256), min(size[1], 256))
     key = (*backbone.identity, pooling, size)
     if key not in _counts:

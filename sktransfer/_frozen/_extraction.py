@@ -1,4 +1,4 @@
-"""From images to activations at a cut: look up, decode beside compute, store, show progress."""
+"""Compute the activations of images at a cut: look up, decode while computing, store, show progress."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ from ._store import ActivationStore
 
 T = TypeVar("T")
 
-SPILL_BYTES = 2**30  # larger activations of a training set go to a memory-mapped file
-_FILL = 2**20  # bytes that are written at a time to fill a file
-_CHUNK = 8  # images that one thread looks up or decodes at a time
+SPILL_BYTES = 2**30  # larger activations of a training set are kept in a memory-mapped file
+_FILL = 2**20  # number of bytes written at a time to fill a file
+_CHUNK = 8  # number of images that one thread looks up or decodes at a time
 
 
 class _Prepared(NamedTuple):
-    """One row as far as a thread could bring it."""
+    """One row after a thread has prepared it: the finished row, a stored map, or a canvas."""
 
     slot: int
     key: bytes | None
-    start: int | None  # the stage to go on from; None if the row is there
+    start: int | None  # the cut from which to compute; None if the row is finished
     array: np.ndarray
-    faults: Sequence[BadImage] = ()  # there is no row, since the image cannot be read
+    faults: Sequence[BadImage] = ()  # not empty if the image cannot be read; then there is no row
 
 
 class Extractor:
-    """Computes the activations of one backbone at any cut; what the store holds is not computed again.
+    """Computes the activations of one backbone at any cut. Rows that the store holds are not computed again.
 
     Activations have their channels last: maps are (n, h, w, C), as canvases are (n, H, W, 3).
 
@@ -57,8 +57,8 @@ class Extractor:
     precision : {"float32", "bfloat16"}
     batch_size : int
     n_jobs : int or None
-        Threads that look up and decode. By default as many as torch may use: in a joblib worker that is the
-        worker's share of the cores.
+        Number of threads that look up and decode. None takes as many as torch may use. In a joblib worker that is
+        the worker's share of the cores.
     verbose : int
     """
 
@@ -84,7 +84,7 @@ class Extractor:
         self.verbose = verbose
 
     def engine(self, cuts: Sequence[int], pooling: str | None, start: int = 0) -> Engine:
-        """Return what runs the stages from `start` to the last cut."""
+        """Return the engine that runs the stages from `start` to the last cut."""
         return make_engine(
             self.backbone,
             cuts,
@@ -118,15 +118,15 @@ class Extractor:
         pooling : str or None
             None returns the map at the only cut; otherwise the pooled cuts are concatenated.
         indices : sequence of int or None
-            Which images; all by default.
+            Positions of the images; None means all.
         views : Views or None
-            Augmented views instead of the images themselves.
+            The augmented views to use instead of the images themselves.
         spill : bool
-            Let large results go to a memory-mapped file.
+            True puts large results into a memory-mapped file.
         bar : tqdm or None
-            A bar to advance; by default one of its own.
+            The bar to advance; None shows a new one.
         bad : list of BadImage or None
-            Filled with the images that cannot be read, whose pooled features are NaN. None makes them an error.
+            The list to which unreadable images are added; their pooled features are NaN. None makes them an error.
 
         Returns
         -------
@@ -162,7 +162,7 @@ class Extractor:
         if bar is None:
             own_bar.close()
         if bad is not None:
-            bad.extend(sorted(faults, key=lambda fault: fault.index))  # processes start at different places
+            bad.extend(sorted(faults, key=lambda fault: fault.index))  # `_ahead` may not start at the first image
         if len(unread) == len(indices):
             return np.full(
                 (len(indices), sum(feature_counts(self.backbone, cuts, pooling or "avg"))), np.nan, np.float32
@@ -174,7 +174,7 @@ class Extractor:
     def blocks(
         self, images: Images, cuts: Sequence[int], pooling: str | None, description: str, views: Views | None = None
     ) -> Iterator[np.ndarray]:
-        """Yield the activations of images in order, some batches at a time, so that memory stays bounded."""
+        """Yield the activations of images in order, a few batches at a time, so that the memory needed is limited."""
         size = max(1, 8 * self.batch_size // (views.count if views is not None else 1))
         with progress_bar(len(images), description, self.verbose) as bar:
             for first in range(0, len(images), size):
@@ -182,7 +182,7 @@ class Extractor:
                 yield self.run(images, cuts, pooling, indices=indices, views=views, bar=bar)
 
     def canvases(self, images: Images, indices: np.ndarray) -> np.ndarray:
-        """Return canvases, uint8 (n, H, W, 3); they are cheap to compute again, and not stored."""
+        """Return canvases, uint8 (n, H, W, 3). They are not stored, because computing them again is cheap."""
         rows = _Rows(len(indices), spill=True)
         preprocessing = self.backbone.preprocessing
 
@@ -209,8 +209,8 @@ class Extractor:
     ) -> Iterator[list[T]]:
         """Yield ``prepare(slots)`` for chunks of slots; threads work ahead, by at most two batches.
 
-        Processes that share a folder each start at a place of their own, so that they do not compute the same
-        images at the same time: one comes to where the other has been.
+        Each process that shares a folder starts at its own place, so that no two of them compute the same images at
+        the same time. When one arrives where another started, the rows are already stored.
         """
         size = max(1, _CHUNK // n_views)
         chunks = [range(first, min(first + size, n)) for first in range(0, n, size)]
@@ -226,7 +226,7 @@ class Extractor:
 
 
 class _Lookup:
-    """What one thread does for a chunk of images: fingerprint, look up, or else decode and augment."""
+    """The work of one thread on a chunk of images: fingerprint, look up, and if necessary decode and augment."""
 
     def __init__(
         self,
@@ -251,10 +251,10 @@ class _Lookup:
             cuts=cuts,
             pooling=pooling,
         )
-        # A stored map at a shallower cut saves the decoding and the stages before it.
+        # A stored map at an earlier cut saves the decoding and the stages before that cut.
         deepest = cuts[0] if pooling is not None else cuts[0] - 1
         self.maps = [(start, replace(self.origin, cuts=(start,), pooling=None)) for start in range(deepest, 0, -1)]
-        # Where rows are found, and which of their columns: stored features of every stage hold those asked for.
+        # Keys under which a row may be found, and its columns. Stored features of all stages contain those needed.
         self.sources: list[tuple[Origin, np.ndarray | None]] = [(self.origin, None)]
         every = tuple(range(1, len(backbone.stages) + 1))
         if self.store is not None and pooling is not None and cuts != every:
@@ -275,7 +275,7 @@ class _Lookup:
             return [_Prepared(slot, None, None, _NOTHING, error.bad_images)]
 
     def _rows_of(self, slot: int) -> list[_Prepared]:
-        """Return the rows of an image, one for each view; it is read once, and decoded if a row needs it."""
+        """Return the rows of an image, one for each view. It is read once, and decoded only if a row needs it."""
         index = int(self.indices[slot])
         if self.store is None and self.views is None:
             return [_Prepared(slot, None, 0, self._canvas(index, None))]
@@ -283,7 +283,7 @@ class _Lookup:
         rows = self._found(slot, content)
         if all(row.start != 0 for row in rows):
             return rows
-        if item is None:  # The file was known. What is decoded must be what the keys are about.
+        if item is None:  # The file was known, so it was not read. The bytes decoded must be those of the keys.
             known, (content, item) = content, fingerprint(self.images, index, anew=True)
             rows = rows if content == known else self._found(slot, content)
         canvas = self._canvas(index, item)
@@ -309,7 +309,7 @@ class _Lookup:
         ]
 
     def _row(self, slot: int, content: bytes, view: str) -> _Prepared:
-        """Return the row, or the deepest stored map on the way to it, or a start from pixels."""
+        """Return the row if it is stored, otherwise the deepest stored map before it, otherwise a start from pixels."""
         if self.store is None:
             return _Prepared(slot, None, 0, _NOTHING)
         key = row_key(self.origin, content, view)
@@ -320,7 +320,7 @@ class _Lookup:
             if row is not None:
                 row = row if columns is None else row[columns]
                 if source is not self.sources[0]:
-                    self.sources = self.sources[::-1]  # the next is likely in the same place, and a miss costs a look
+                    self.sources = self.sources[::-1]  # the next row is likely in the same place, so look there first
                 break
         self.store.count(found=row is not None)
         if row is not None:
@@ -336,7 +336,7 @@ _NOTHING = np.empty(0)
 
 
 class _Rows:
-    """The result, allocated when the first row shows its shape."""
+    """The result array, allocated when the first row shows the shape."""
 
     def __init__(self, n: int, spill: bool) -> None:
         self.n, self.spill = n, spill
@@ -357,12 +357,12 @@ class _Rows:
 
 
 def _on_disk(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """Return an array in a temporary file whose room on the disk is taken beforehand.
+    """Return an array in a temporary file whose disk space is reserved beforehand.
 
-    A file that grows only when it is written would end the process on a full disk, without an error.
+    If the space were taken only when rows are written, a full disk would kill the process without an error.
     """
     n_bytes = math.prod(shape) * dtype.itemsize
-    with tempfile.TemporaryFile(prefix="sktransfer-") as file:  # the map outlives the name and the handle
+    with tempfile.TemporaryFile(prefix="sktransfer-") as file:  # the memory map stays valid after the file is closed
         try:
             if hasattr(os, "posix_fallocate"):
                 os.posix_fallocate(file.fileno(), 0, n_bytes)
@@ -381,6 +381,6 @@ def _on_disk(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
 
 
 def _own_place(n: int) -> int:
-    """Return a position below n that differs between processes; neighbours in number lie far apart."""
+    """Return a position below n that differs between processes; consecutive process ids give distant positions."""
     golden_ratio = 0.6180339887
     return int(n * (os.getpid() * golden_ratio % 1))

@@ -1,7 +1,7 @@
-"""Which row is which: an image is known by its content, and its row by everything else that the values depend on.
+"""Build the keys of stored rows from the content of the image and from everything else that the values depend on.
 
-A file is read once. The bytes that are hashed are the bytes that are decoded, so a row can never be kept under the
-content of another file, whatever happens to the file meanwhile.
+A file is read once, and the bytes that are hashed are also decoded. So a row is never stored under the content of
+another file, even if the file changes in the meantime.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from .._images._collection import Images
 from .._images._decoding import ValueRange
 from ._preprocessing import Preprocessing
 
-KEY_VERSION = 2  # of the keys; a change makes every older row unknown
+KEY_VERSION = 2  # version of the keys; changing it invalidates every stored row
 
 
 @dataclass(frozen=True)
 class Origin:
-    """All that a row of activations depends on, beside the image and which view of it is seen.
+    """Everything that a row of activations depends on, except for the image and its view.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ class Origin:
     decoder : str
         The decoder with its version, and its settings.
     engine : str
-        The engine with its version, the kind of device, the precision, and the switches that bear on it.
+        The engine with its version, the kind of device, the precision, and the switches that affect the values.
     cuts : tuple of int
         How many stages lie before each cut.
     pooling : str or None
@@ -50,12 +50,12 @@ class Origin:
 
     @functools.cached_property
     def text(self) -> str:
-        """The whole record in words; equal for equal records alone."""
+        """The whole record as text, which is equal only for equal records."""
         return f"{KEY_VERSION}|{self!r}"
 
 
 def row_key(origin: Origin, content: bytes, view: str = "") -> bytes:
-    """Return the key of one row; no key is built anywhere else.
+    """Return the key of one row. Keys are built only here.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ def row_key(origin: Origin, content: bytes, view: str = "") -> bytes:
     content : bytes
         The image's fingerprint.
     view : str
-        Which augmented view of the image; empty for the image itself.
+        The augmented view of the image; empty for the image itself.
     """
     return xxhash.xxh3_128_digest(f"{origin.text}|{view}|".encode() + content)
 
@@ -72,26 +72,26 @@ _known_files: dict[str, tuple[tuple[int, ...], bytes]] = {}
 
 
 def fingerprint(images: Images, index: int, *, anew: bool = False) -> tuple[bytes, Any]:
-    """Return a hash of an image's content, and what was read for it.
+    """Return a hash of an image's content, and the item that was read to compute it.
 
     Parameters
     ----------
     images : Images
     index : int
     anew : bool
-        Read the file even if it is known.
+        True reads the file even if it is known.
 
     Returns
     -------
     content : bytes
     item : object
-        For `Images.decode`: the bytes of the file. None for a file that is known and was not read again.
+        The item to pass to `Images.decode`, such as the bytes of a file. None for a known file that was not read again.
 
     Notes
     -----
-    A file is known by its device, inode, size, and times of modification and of change. The last cannot be set from
-    outside, so a copy onto the same name shows. A file changed within the last two seconds is read again, since its
-    time may not show the next change.
+    A file is recognised by its device, inode, size, and times of modification and of status change (ctime). Programs
+    cannot set the ctime, so it shows when another file is copied over this one. A file changed within the last two
+    seconds is read again, because its times may not show the next change.
     """
     path = images.path(index)
     if path is None:
@@ -112,11 +112,11 @@ def fingerprint(images: Images, index: int, *, anew: bool = False) -> tuple[byte
 
 
 def _stamp(path: str) -> tuple[int, ...] | None:
-    """Return what tells one state of a file from the next; None where nothing can be relied on."""
-    if os.name == "nt":  # whose "time of change" is that of creation
+    """Return values that change whenever the file changes; None if no such values are reliable."""
+    if os.name == "nt":  # on Windows, st_ctime is the time of creation
         return None
     try:
         stat = os.stat(path)
-    except (OSError, ValueError):  # reading it raises the error that names the image
+    except (OSError, ValueError):  # reading the file then raises an error that names the image
         return None
     return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns

@@ -1,7 +1,7 @@
-"""Resize and crop an image as the weights were trained.
+"""Resize and crop an image in the way in which the weights were trained.
 
-A decoded image becomes a *canvas*, the uint8 image of exactly the size the network sees. Subtracting the mean and
-dividing by the deviation is the first step of the network itself (`CutNetwork`), where it runs once per batch.
+A decoded image becomes a *canvas*: a uint8 image of exactly the size that the network expects. Subtracting the mean
+and dividing by the deviation is the first step of the network (`CutNetwork`), where it is done once per batch.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from .._images._decoding import resize
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What the weights were trained on: geometry, interpolation and normalisation.
+    """The preprocessing with which the weights were trained: geometry, interpolation and normalisation.
 
     Parameters
     ----------
     size : tuple of int
-        Height and width in pixels of what the network sees.
+        Height and width of the canvas in pixels.
     crop_fraction : float
-        Share of the resized image that the central crop keeps, per side.
+        Share of each side of the resized image that the central crop keeps.
     interpolation : {"nearest", "bilinear", "bicubic", "lanczos", "box"}
-        Antialiased filter of the resize.
+        Antialiased filter used for resizing.
     mean, std : tuple of float
-        Per channel (RGB), for values in [0, 1].
+        Mean and standard deviation of each channel (RGB), for values in [0, 1].
     squash : bool
-        Resize to the target's own aspect ratio instead of keeping the image's.
+        True resizes the image to the aspect ratio of the target; False keeps the image's own.
     """
 
     size: tuple[int, int]
@@ -41,10 +41,10 @@ class Preprocessing:
     squash: bool = False
 
     def with_image_size(self, image_size: int | Sequence[int] | None, crop: bool = True) -> Preprocessing:
-        """Return the same preprocessing for another size; the resize grows or shrinks along.
+        """Return the same preprocessing for another canvas size; the size before the crop changes in proportion.
 
-        Without the crop nothing is cut off but what makes an image the shape of `size`. When the size is not given
-        either, it grows to what the weights' own resize makes of an image, so that its scale stays the same.
+        With ``crop=False``, only what does not fit the aspect ratio of `size` is cut off. If `image_size` is None too,
+        the canvas gets the size that images have before the crop, so that the scale stays that of pretraining.
         """
         whole = self if crop else replace(self, size=self._target(), crop_fraction=1.0)
         if image_size is None:
@@ -54,7 +54,7 @@ class Preprocessing:
 
     @property
     def least_side(self) -> int:
-        """Pixels that the shorter side of an image should have before the resize: twice as many as after it."""
+        """Least number of pixels that the shorter side should have before resizing: twice the number after it."""
         return 2 * max(self._target())
 
     def canvas(self, image: np.ndarray) -> np.ndarray:
@@ -69,7 +69,7 @@ class Preprocessing:
         return height, width
 
     def _resized(self, height: int, width: int) -> tuple[int, int]:
-        """Size of the whole image before the crop: torchvision's and timm's own rounding."""
+        """Return the size of the whole image before the crop, rounded as in torchvision and timm."""
         target_h, target_w = self._target()
         if self.squash:
             return target_h, target_w

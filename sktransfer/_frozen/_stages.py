@@ -1,9 +1,9 @@
 """Cut a torchvision or timm network into an ordered list of stages that run one after the other.
 
-A stage ends where the authors of the architecture end one: a residual layer of ResNet, a block group of
-EfficientNet, everything up to a downsampling in the plain chains (VGG, MobileNetV2). The stem belongs to
-the first stage, so that ``freeze=k`` and the name ``"stage{k}"`` mean the same cut. The classifier is left
-out; for VGG-like networks this means all fully connected layers.
+A stage ends where the authors of the architecture end one. Examples are a residual layer of ResNet, a block group of
+EfficientNet, and in plain chains (VGG, MobileNetV2) everything up to a downsampling. The stem belongs to the first
+stage, so that ``freeze=k`` and the name ``"stage{k}"`` mean the same cut. The classifier is left out; for VGG-like
+networks this means all fully connected layers.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ Stages = list[list[nn.Module]]
 def split_into_stages(network: nn.Module) -> nn.Sequential:
     """Return the network's convolutional body as ``Sequential(stage1=…, stage2=…, …)``.
 
-    The stages share their parameters with `network`. Run in order they give its last feature map; where the
-    architecture normalises or convolves after its global pooling (ConvNeXt, timm's MobileNetV3 and V4), the
-    last stage does so too, and its map is 1 × 1.
+    The stages share their parameters with `network`. Run in order, they give its last feature map. If the architecture
+    normalises or convolves after its global pooling (ConvNeXt, timm's MobileNetV3 and V4), the last stage does so
+    too, and its map is 1 × 1.
 
     Raises
     ------
@@ -34,7 +34,7 @@ def split_into_stages(network: nn.Module) -> nn.Sequential:
     family = type(network).__name__
     if family not in _FAMILIES:
         raise BackboneError(
-            f"Cannot cut a {family} into stages. Families that can be: {', '.join(sorted(_FAMILIES))}. "
+            f"Cannot cut a {family} into stages. Supported families: {', '.join(sorted(_FAMILIES))}. "
             "list_backbones() names every network that works."
         )
     stages = [nn.Sequential(*modules) for modules in _FAMILIES[family](network)]
@@ -48,13 +48,13 @@ def split_into_stages(network: nn.Module) -> nn.Sequential:
 
 
 class StandardizedInput(nn.Module):
-    """Undo ImageNet's mean and deviation in favour of 0.5 and 0.5.
+    """Replace normalisation with ImageNet's mean and deviation by normalisation with 0.5 and 0.5.
 
-    torchvision's ``transform_input``: its GoogLeNet and Inception weights came from another library.
+    This is torchvision's ``transform_input``: its GoogLeNet and Inception weights come from another library.
     """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map normalised images (n, 3, H, W) to the range the original weights saw."""
+        """Map normalised images (n, 3, H, W) to the range with which the original weights were trained."""
         mean = x.new_tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
         std = x.new_tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
         return (x * std + mean - 0.5) / 0.5
@@ -70,7 +70,7 @@ def _stem_then(stem: Sequence[nn.Module], groups: Iterable[Sequence[nn.Module]])
 
 
 def _downsamples(module: nn.Module) -> bool:
-    """Tell whether any convolution or pooling inside has a stride."""
+    """Tell whether any convolution or pooling inside has a stride above 1."""
     strides = (getattr(inner, "stride", 1) for inner in module.modules())
     return any(max(stride) > 1 if isinstance(stride, tuple) else stride > 1 for stride in strides)
 
@@ -99,7 +99,7 @@ def _vgg(net: Any) -> Stages:
 
 
 def _alexnet(net: Any) -> Stages:
-    # Its first convolution has a stride too, so the poolings alone mark the stages.
+    # The first convolution has a stride too, so only the poolings mark the ends of stages.
     features = list(net.features)
     ends = [i + 1 for i, module in enumerate(features) if isinstance(module, nn.MaxPool2d)]
     return [features[start:end] for start, end in zip([0, *ends], ends, strict=False)]
@@ -149,7 +149,7 @@ def _convnext(net: Any) -> Stages:
         pairs = [rest[i : i + 2] for i in range(0, len(rest), 2)]
         return [[stem, first], *pairs, [net.avgpool, net.classifier[0]]]
     stages = _stem_then([net.stem], [[stage] for stage in net.stages])
-    if not hasattr(net.head, "norm"):  # the few that normalise before pooling
+    if not hasattr(net.head, "norm"):  # the few networks that normalise before pooling
         return [*stages, [net.norm_pre]]
     return [*stages, [net.norm_pre, net.head.global_pool, net.head.norm]]
 

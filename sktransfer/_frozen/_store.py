@@ -1,9 +1,9 @@
-"""Activations kept per image, so that whatever is frozen is computed once.
+"""The store keeps the activations of each image, so that frozen stages are computed once.
 
-Two levels. In memory, always on: one least-recently-used dictionary for the whole process. On disk, where
-``memory=`` names a folder: one file per row, shared by processes and by days. A file is written aside and renamed,
-so a killed writer leaves no half row, and it carries a checksum, so a damaged row is computed anew and never served.
-Keys are built in `_keys`.
+It has two levels. The level in memory is always on: one least-recently-used dictionary for the whole process. The
+level on disk is used if ``memory=`` names a folder: one file per row, shared by processes and kept between sessions.
+A file is written under another name and then renamed, so a killed process leaves no incomplete row. It carries a
+checksum, so a damaged row is computed again instead of being used. Keys are built in `_keys`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ DISK_MB = 10_000
 
 
 class CacheInfo(NamedTuple):
-    """What a cache holds, and how often it was of use to this process.
+    """What a cache holds, and how often this process has found rows in it.
 
     Attributes
     ----------
@@ -38,9 +38,9 @@ class CacheInfo(NamedTuple):
         Number of rows; one per image, cut and augmented view.
     megabytes : float
     limit_megabytes : float
-        Beyond it the least recently used rows are dropped.
+        Beyond this limit the least recently used rows are dropped.
     hits, misses : int
-        Rows that this process asked for and that were found, or had to be computed.
+        Number of rows that this process looked up and found, or did not find and had to compute.
     """
 
     entries: int
@@ -54,7 +54,7 @@ CacheInfo.__module__ = "sktransfer"
 
 
 class MemoryLevel:
-    """A dictionary of arrays bounded in bytes; the least recently used go first. Safe for threads."""
+    """A thread-safe dictionary of arrays with a limit in bytes. The least recently used rows are dropped first."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -63,7 +63,7 @@ class MemoryLevel:
         self._lock = threading.Lock()
 
     def get(self, key: bytes) -> np.ndarray | None:
-        """Return a row, which must not be written to, or None."""
+        """Return a row, which must not be changed, or None."""
         with self._lock:
             row = self._rows.get(key)
             if row is not None:
@@ -81,7 +81,7 @@ class MemoryLevel:
             self._shrink()
 
     def set_limit(self, limit: int) -> None:
-        """Change the bound."""
+        """Change the limit."""
         with self._lock:
             self.limit = limit
             self._shrink()
@@ -93,13 +93,13 @@ class MemoryLevel:
             self.size = self.hits = self.misses = 0
 
     def start_clean_after_fork(self) -> None:
-        """Forget who held the lock, and the rows if that thread was changing them."""
+        """Replace the lock. If another thread held it during the fork, drop the rows too: they may be inconsistent."""
         if self._lock.locked():
             self._rows, self.size = OrderedDict(), 0
         self._lock = threading.Lock()
 
     def info(self) -> CacheInfo:
-        """Count what is there."""
+        """Return the number and size of the rows, and the counts."""
         return CacheInfo(len(self._rows), self.size / 1e6, self.limit / 1e6, self.hits, self.misses)
 
     def _shrink(self) -> None:
@@ -109,10 +109,10 @@ class MemoryLevel:
 
 
 class DiskLevel:
-    """A folder with one file per row, bounded in bytes; the least recently used go first.
+    """A folder with one file per row and a limit in bytes. The least recently used rows are deleted first.
 
-    Any number of processes and threads may read and write at once. Who may only read the folder is served all the
-    same.
+    Any number of processes and threads may read and write at once. A process without permission to write can still
+    read rows.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -120,12 +120,12 @@ class DiskLevel:
         self.limit = _limits["disk"]
         self.hits = self.misses = 0
         self._writable = True
-        self._failures = 0  # of writing, one after the other
-        self._there: set[bytes] = set()  # keys that this process wrote or read
-        self._unseen = self.limit  # bytes written since the folder was last measured; the first row measures it
+        self._failures = 0  # number of consecutive failures to write
+        self._there: set[bytes] = set()  # keys of rows that this process wrote or read
+        self._unseen = self.limit  # bytes written since the size was last measured; the first row triggers this
 
     def get(self, key: bytes) -> np.ndarray | None:
-        """Return a row, or None if it is not there or damaged."""
+        """Return a row, or None if it is missing or damaged."""
         path = self._path(key)
         try:
             content = path.read_bytes()
@@ -133,14 +133,14 @@ class DiskLevel:
             return None
         with suppress(OSError):  # only the owner of a file may set its time
             if time.time() - path.stat().st_mtime > 600:
-                os.utime(path)  # its last use, to the ten minutes
+                os.utime(path)  # records the last use, with an accuracy of ten minutes
         row = _row_from_bytes(key, content)
         if row is not None:
             self._note_there(key)
         return row
 
     def keep(self, key: bytes, row: np.ndarray) -> None:
-        """Write a row that came from elsewhere, unless it is there."""
+        """Write a row that was found in memory, unless the folder has it already."""
         if key in self._there or not self._writable:
             return
         if self._path(key).exists():
@@ -149,12 +149,12 @@ class DiskLevel:
             self.put(key, row)
 
     def look_again(self) -> None:
-        """Forget which rows are there if somebody deleted the folder meanwhile."""
+        """Forget which rows exist if the folder has been deleted."""
         if self._there and not self.folder.exists():
             self._there.clear()
 
     def put(self, key: bytes, row: np.ndarray) -> None:
-        """Keep a row. On a full or read-only disk, warn once and write no more."""
+        """Keep a row. If the disk is full or read-only, warn once and stop writing."""
         if not self._writable:
             return
         path = self._path(key)
@@ -184,14 +184,14 @@ class DiskLevel:
             )
 
     def info(self) -> CacheInfo:
-        """Count what is there."""
+        """Return the number and size of the rows, and the counts."""
         sizes = [stat.st_size for path, stat in self._files() if path.suffix != ".tmp"]
         return CacheInfo(len(sizes), sum(sizes) / 1e6, self.limit / 1e6, self.hits, self.misses)
 
     def _note_failure(self, error: OSError) -> None:
-        """Write no more if the disk is full or read-only, or if it is the fifth failure in a row.
+        """Stop writing if the disk is full or read-only, or after the fifth failure in a row.
 
-        Other failures may pass: another process cleared the folder just now, or (on Windows) reads the same row.
+        Other failures may be temporary: another process has just cleared the folder, or (on Windows) reads the row.
         """
         self._failures += 1
         if error.errno not in _LASTING and self._failures < 5:
@@ -217,12 +217,12 @@ class DiskLevel:
         for path in self.folder.glob("??/*"):
             try:
                 found.append((path, path.stat()))
-            except OSError:  # another process was faster to delete it, or keeps others out
+            except OSError:  # another process has deleted the file or denies access to it
                 continue
         return found
 
     def _evict(self) -> None:
-        """Delete the rows used longest ago until nine tenths of the limit are left, and what killed writers left."""
+        """Delete the least recently used rows down to 90 % of the limit, and old unfinished files of other writers."""
         self._unseen = 0
         self._there.clear()
         files = sorted(self._files(), key=lambda item: item[1].st_mtime)
@@ -234,7 +234,7 @@ class DiskLevel:
                 total -= stat.st_size
 
 
-_MOST_NOTED = 200_000  # keys; beyond that, which rows are there is found out anew
+_MOST_NOTED = 200_000  # largest number of keys remembered; beyond it they are forgotten and looked up again
 _LASTING = {errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EFBIG, errno.ENOTDIR}
 
 
@@ -242,13 +242,13 @@ def _deleted(path: Path) -> bool:
     """Delete a file if that is allowed, and tell whether it is gone."""
     try:
         path.unlink(missing_ok=True)
-    except OSError:  # it belongs to another user, or (on Windows) somebody reads it
+    except OSError:  # the file belongs to another user, or (on Windows) another process reads it
         return False
     return True
 
 
 class ActivationStore:
-    """Rows by key, from memory or else from disk.
+    """Finds rows by their keys, first in memory and then on disk.
 
     Parameters
     ----------
@@ -263,7 +263,7 @@ class ActivationStore:
         self.disk = disk
 
     def get(self, key: bytes) -> np.ndarray | None:
-        """Return a row, which must not be written to, or None."""
+        """Return a row, which must not be changed, or None."""
         row = self.memory.get(key)
         if self.disk is None:
             return row
@@ -276,7 +276,7 @@ class ActivationStore:
         return row
 
     def count(self, *, found: bool) -> None:
-        """Count one row that was asked for."""
+        """Count one row that was looked up."""
         with self.counting:
             for level in (self.memory, self.disk):
                 if level is not None:
@@ -297,7 +297,7 @@ _listing = threading.Lock()
 
 
 def resolve_store(memory: Any) -> ActivationStore | None:
-    """Return the store for an estimator's ``memory`` parameter, or None where both levels are off.
+    """Return the store for an estimator's ``memory`` parameter, or None if both levels are off.
 
     Parameters
     ----------
@@ -317,21 +317,21 @@ def _disk(memory: Any) -> DiskLevel | None:
     folder = folder / "sktransfer-activations"
     with _listing:
         for known in [known for known in _disks if known != folder and not known.parent.exists()]:
-            del _disks[known]  # a temporary folder that is gone
+            del _disks[known]  # a temporary folder that has been deleted
         disk = _disks.setdefault(folder, DiskLevel(folder))
     disk.look_again()
     return disk
 
 
 def set_cache_limits(*, memory_mb: float | None = None, disk_mb: float | None = None) -> None:
-    """Set how much room stored activations may take.
+    """Set how much space stored activations may take.
 
     Parameters
     ----------
     memory_mb : float, default=None
-        Megabytes in the memory of this process (512 at the start). 0 turns this level off. None leaves it.
+        Limit in MB for the memory of this process (initially 512). 0 turns this level off. None keeps the limit.
     disk_mb : float, default=None
-        Megabytes in each folder that an estimator's ``memory`` names (10,000 at the start). None leaves it.
+        Limit in MB for each folder that an estimator's ``memory`` names (initially 10,000). None keeps the limit.
 
     Examples
     --------
@@ -358,30 +358,30 @@ def cache_info(memory: Any = None) -> CacheInfo:
     Parameters
     ----------
     memory : None, path or joblib.Memory, default=None
-        None tells of the memory of this process; otherwise as an estimator's ``memory``.
+        None means the memory of this process. Otherwise the folder, given as in an estimator's ``memory``.
 
     Returns
     -------
     info : CacheInfo
-        Named tuple of ``entries``, ``megabytes``, ``limit_megabytes``, and this process's ``hits``, ``misses``.
+        Named tuple of ``entries``, ``megabytes``, ``limit_megabytes``, and this process's ``hits`` and ``misses``.
     """
     level = _disk(memory) or _memory
     return level.info()
 
 
 def clear_cache(memory: Any = None) -> None:
-    """Forget what was kept for later: stored activations, and the networks and engines of this process.
+    """Delete stored activations and, if `memory` is None, the networks and engines of this process.
 
     Parameters
     ----------
     memory : None, path or joblib.Memory, default=None
-        None clears the memory of this process: activations, networks, and engines, which the next use builds again.
-        Otherwise the activations in the folder, named as in an estimator's ``memory``.
+        None clears the memory of this process: activations, networks and engines, which are built again when needed.
+        Otherwise the activations in the folder are deleted, which is given as in an estimator's ``memory``.
 
     Warns
     -----
     RuntimeWarning
-        If activations in the folder cannot be deleted, since they belong to another user.
+        If activations in the folder cannot be deleted, for instance because they belong to another user.
     """
     disk = _disk(memory)
     if disk is not None:
@@ -392,7 +392,7 @@ def clear_cache(memory: Any = None) -> None:
 
 
 def _start_clean_after_fork() -> None:
-    """Replace the locks that a thread of the parent may have held when this process was forked."""
+    """Replace the locks, because a thread of the parent process may have held them during the fork."""
     global _listing
     _listing = threading.Lock()
     _memory.start_clean_after_fork()
@@ -413,7 +413,7 @@ def _bytes_from_row(key: bytes, row: np.ndarray) -> bytes:
 
 
 def _row_from_bytes(key: bytes, content: bytes) -> np.ndarray | None:
-    """Return the row, or None if the checksum is not that of this key and these bytes."""
+    """Return the row, or None if the checksum does not match this key and these bytes."""
     digest, body = content[:16], content[16:]
     if len(body) < 5 or xxhash.xxh3_128_digest(key + body) != digest:
         return None

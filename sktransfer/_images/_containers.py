@@ -1,4 +1,4 @@
-"""The container of X: a list, an array, a Series, a DataFrame column, a tensor; and the slips that are made with it."""
+"""Take X out of its container (list, array, Series, DataFrame column or tensor), and report common mistakes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def unpacked(X: Any) -> Any:
         return _unpacked(X)
     except ImageError:
         raise
-    except Exception as error:  # containers that are broken, or have no values, raise whatever they like
+    except Exception as error:  # broken containers, and those without values, raise errors of any type
         if is_trouble_of_the_machine(error):
             raise
         fault = shortened(str(error) or type(error).__name__)
@@ -44,7 +44,7 @@ def _unpacked(X: Any) -> Any:
     _refuse_slips(X)
     if is_tensor(X):
         X = to_array(X)
-    elif hasattr(X, "to_numpy"):  # pandas, polars and their kin
+    elif hasattr(X, "to_numpy"):  # pandas, polars and similar libraries
         X = X.to_numpy()
     elif isinstance(X, Sequence):
         if len(X) == 0 or not isinstance(X[0], (list, tuple)):
@@ -58,7 +58,7 @@ def _unpacked(X: Any) -> Any:
             f"{type(X).__name__}. Pass a list."
         )
     if getattr(X.dtype, "kind", "") not in "OSUT":
-        return X  # not np.asarray, which would read a memory map or an HDF5 dataset as a whole
+        return X  # np.asarray would read a whole memory map or HDF5 dataset
     if len(X.shape) == 1 or (len(X.shape) == 2 and X.shape[1] == 1):
         return [taken_out(item) for item in np.asarray(X).ravel().tolist()]
     table = _table(X.tolist())
@@ -81,8 +81,8 @@ def _refuse_slips(X: Any) -> None:
     elif is_encoded(X):
         fault = f"a single one, {described(X)}. Wrap it in a list: [X]"
     elif np.ma.is_masked(X):
-        fault = f"a masked array, {np.ma.count_masked(X)} of whose values are masked. Fill them: X.filled(0)"
-    elif hasattr(X, "column_names") and hasattr(X, "features"):  # of Hugging Face
+        fault = f"a masked array with {np.ma.count_masked(X)} masked values. Fill them: X.filled(0)"
+    elif hasattr(X, "column_names") and hasattr(X, "features"):  # a Hugging Face dataset
         fault = f"a {type(X).__name__} with the columns {reprlib.repr(X.column_names)}. Pass the images: X['image']"
     elif any(base.__module__.startswith("torch.utils.data") for base in type(X).__mro__):
         fault = (
@@ -99,9 +99,9 @@ def _refuse_slips(X: Any) -> None:
 
 
 def check_stack(shape: Shape, image_shape: Shape | None, channels_first: bool) -> None:
-    """Refuse at once what is no stack of images, and what every single row would be refused for.
+    """Refuse at once an array that is no stack of images, or whose every row would be refused.
 
-    Tensors hold their channels first, which tells three grey images from the one that lacks its batch dimension.
+    Tensors have their channels first, so a tensor (3, H, W) is refused: it may be one image without a batch dimension.
     """
     n_rows, *row = shape
     fault = ""

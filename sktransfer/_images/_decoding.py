@@ -1,7 +1,7 @@
-"""Pixels: what a decoder or an array holds becomes RGB, uint8 (H, W, 3). Pillow is used here alone.
+"""Turn decoded files and arrays into RGB images, uint8 (H, W, 3).
 
-A file or a PIL image becomes grey levels as its mode has it, an array as its value range has it; both become RGB in
-the same way. The functions say only what is wrong; who calls them adds which image it was.
+The mode of a file or PIL image decides how it becomes grey levels; for an array, the value range decides. Both then
+become RGB in the same way. The functions report only what is wrong; their caller adds which image it was.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from .._warnings import warnings_ignored
 
 ValueRange: TypeAlias = Literal["auto"] | tuple[float, float]
 
-DECODING_VERSION = 1  # of what is done here; a change makes every stored row unknown
+DECODING_VERSION = 1  # version of this module's results; changing it invalidates every stored row
 
-# Black and white where nobody needs to be told. Integers of any other dtype could mean anything.
+# Black and white for dtypes whose range is obvious. Integers of any other dtype could mean anything.
 _NATURAL_RANGE = {"b1": (0, 1), "u1": (0, 255), "u2": (0, 65535), "f2": (0, 1), "f4": (0, 1), "f8": (0, 1)}
 
-# Pillow knows more: formats that start other programs (EPS runs Ghostscript), that hold images of other formats, that
-# few tests have ever met. Formats of packages that the user has registered with Pillow, such as HEIF, are read too.
+# Pillow reads more formats. Left out are formats that start other programs (EPS runs Ghostscript), that contain images
+# of other formats, or that are rarely tested. Formats that the user has registered with Pillow, such as HEIF, are read.
 FORMATS = (
     *("AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "MPO"),
     *("PCX", "PNG", "PPM", "QOI", "SGI", "TGA", "TIFF", "WEBP"),
@@ -36,7 +36,7 @@ FORMATS = (
 
 _FILTERS = {name: Image.Resampling[name.upper()] for name in ("nearest", "box", "bilinear", "bicubic", "lanczos")}
 
-_UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {  # what undoes each EXIF orientation
+_UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {  # the function that undoes each EXIF orientation
     1: lambda rgb: rgb,
     2: lambda rgb: rgb[:, ::-1],
     3: lambda rgb: rgb[::-1, ::-1],
@@ -47,14 +47,14 @@ _UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {  # what undoes each 
     8: lambda rgb: np.rot90(rgb),
 }
 
-_STRIP_PIXELS = 2**20  # converted at a time
+_STRIP_PIXELS = 2**20  # number of pixels converted at a time
 
-# What a pixel takes, in time and memory, compared with those of other formats, as measured at the limit of pixels.
+# Time and memory per pixel, relative to the other formats. They were measured on images with the most pixels allowed.
 _COST_OF_A_PIXEL = {"JPEG2000": 3.0, "WEBP": 1.6, "AVIF": 1.2}
 
-_MOST_PASSES = 20  # over as many pixels as are allowed; encoders of JPEG make about ten
+_MOST_PASSES = 20  # scans allowed for a JPEG with the most pixels allowed; encoders write about ten
 
-# A PIL image that the user opened reads its file on first use, which two threads must not do at once.
+# A PIL image that the user opened reads its file on first use. Two threads must not do that at the same time.
 _first_use = threading.Lock()
 
 
@@ -63,8 +63,8 @@ def rgb_from_file(
 ) -> np.ndarray:
     """Decode the content of a picture file.
 
-    With `least_side`, a JPEG may come out at a half, a quarter or an eighth of its size, as long as its shorter side
-    keeps so many pixels. Its decoder leaves out what would be averaged away, several times faster for a large photo.
+    With `least_side`, a JPEG may be decoded at a half, a quarter or an eighth of its size, as long as its shorter side
+    keeps at least `least_side` pixels. This is several times faster for a large photo.
     """
     with warnings_ignored("PIL"), Image.open(io.BytesIO(content), formats=readable_formats()) as opened:
         if opened.format in ("JPEG", "MPO"):
@@ -77,7 +77,7 @@ def rgb_from_file(
 
 
 def rgb_from_pil(image: Image.Image, value_range: ValueRange) -> np.ndarray:
-    """Decode a PIL image, which is left as it was."""
+    """Decode a PIL image without changing it."""
     with warnings_ignored("PIL"):
         with _first_use:
             copy = image.copy()
@@ -90,7 +90,7 @@ def rgb_from_array(array: np.ndarray, value_range: ValueRange) -> np.ndarray:
 
 
 class UsedValues(NamedTuple):
-    """How much of its range a picture of more than 8 bits uses, and what to say if that is little."""
+    """How much of its range an image of more than 8 bits uses, and the complaint if that is little."""
 
     share: float
     is_little: bool
@@ -98,7 +98,7 @@ class UsedValues(NamedTuple):
 
 
 def values_used(image: bytes | bytearray | memoryview | Image.Image | np.ndarray) -> UsedValues | None:
-    """Return which values an image uses under the range "auto"; None if 8 bits hold them all."""
+    """Return which values an image uses if `value_range` is "auto"; None for an image of at most 8 bits."""
     if isinstance(image, np.ndarray):
         return _used(image.dtype, float(image.max())) if image.dtype.kind in "uf" else None
     if isinstance(image, Image.Image):
@@ -114,7 +114,7 @@ def values_used(image: bytes | bytearray | memoryview | Image.Image | np.ndarray
             (bands.max() + 0.5) / 256,
             bool(bands.max() < 64),
             "holds colours of 16 bits, of which Pillow keeps the upper 8, and comes out nearly black. Read such files "
-            "with another library, and pass arrays and the value_range that their values use.",
+            "with another library, and pass arrays together with their value_range.",
         )
 
 
@@ -122,10 +122,10 @@ def _used(dtype: np.dtype, highest: float) -> UsedValues | None:
     if dtype == np.uint8 or dtype.str[1:] not in _NATURAL_RANGE:
         return None
     white = _NATURAL_RANGE[dtype.str[1:]][1]
-    top = 2.0 ** math.frexp(highest)[1] - (dtype.kind == "u")  # as so many bits hold
+    top = 2.0 ** math.frexp(highest)[1] - (dtype.kind == "u")  # the largest value of that number of bits
     return UsedValues(
         highest / white,
-        highest < white * (0.25 if dtype.kind == "u" else 0.0625),  # 14 bits of 16; a night as floats is darker still
+        highest < white * (0.25 if dtype.kind == "u" else 0.0625),  # 14 of 16 bits; night photos in floats are darker
         f"has values up to {highest:g}, where {white} is white, and comes out nearly black. If {top:g} is white, pass "
         f"value_range=(0, {top:g}). If it is meant to be so dark, pass value_range=(0, {white}).",
     )
@@ -143,15 +143,15 @@ def resize(
         Height and width of the whole resized image.
     interpolation : {"nearest", "box", "bilinear", "bicubic", "lanczos"}
     crop : tuple of int, default=None
-        The window (top, left, height, width) of the resized image; None keeps the whole.
+        The window (top, left, height, width) of the resized image; None keeps the whole image.
 
     Notes
     -----
-    The window is cut from the whole resized image, so it is Pillow's result to the bit. Pillow's ``box=`` computes the
-    window alone in about half the time, but Pillow 13 orders its two passes by their cost, which differs for a window:
-    over 60 central crops of scikit-learn's sample photos, pixels moved by up to 1 (bilinear), 6 (bicubic) or 9
-    (lanczos) grey levels, in the mean of a crop by up to 0.2, and "nearest" and "box" picked other source pixels. It
-    serves where the whole has over 16 times the window's pixels, as of a long strip, and could exhaust the memory.
+    The window is cut from the whole resized image, so it equals Pillow's result bit for bit. Pillow's ``box=`` computes
+    only the window, in about half the time. But Pillow 13 orders its two passes by their cost, which differs for a
+    window. Over 60 central crops of scikit-learn's sample photos, pixels changed by up to 1 (bilinear), 6 (bicubic) or
+    9 (lanczos) grey levels, the mean of a crop by up to 0.2, and "nearest" and "box" picked other source pixels. So
+    ``box=`` serves only if the whole (of a long strip) has over 16 times the window's pixels and could fill the memory.
     """
     if interpolation not in _FILTERS:
         raise ValueError(f"interpolation must be one of {', '.join(_FILTERS)}; got {interpolation!r}.")
@@ -170,26 +170,26 @@ def resize(
 
 
 def decoder_identity() -> str:
-    """Name the decoder, its version and its settings: all that the pixels of a file depend on."""
+    """Return the decoder, its version and its settings, on which the pixels of a file depend."""
     return f"decoding {DECODING_VERSION}, Pillow {PIL.__version__}, truncated={ImageFile.LOAD_TRUNCATED_IMAGES}"
 
 
 def readable_formats() -> list[str]:
-    """Name the formats that are read, as this machine's Pillow has them."""
+    """Return the names of the formats that are read and that the installed Pillow supports."""
     Image.init()
     return [name for name, (opener, _) in Image.OPEN.items() if name in FORMATS or not is_pillows(opener)]
 
 
 def is_pillows(opener: Callable[..., Any]) -> bool:
-    """Tell whether it is Pillow itself, not the user, that reads a format in this way."""
+    """Tell whether an opener is part of Pillow rather than registered by the user."""
     return opener.__module__.startswith("PIL.")
 
 
 def _refuse_many_scans(image: Image.Image, content: bytes | bytearray | memoryview) -> None:
-    """Refuse what a small JPEG of several scans can cost.
+    """Refuse a JPEG whose several scans would take too much time or memory, even if its file is small.
 
-    Its decoder goes through the whole image for every scan, which may be a few bytes long, and holds all of it in
-    memory in full size, at whatever fraction it is decoded.
+    For every scan, which may be only a few bytes long, the decoder goes through the whole image. It also keeps the
+    image in memory at full size, even when it decodes at a fraction of it.
     """
     assert isinstance(image, JpegImageFile) and image.fp is not None
     n_channels_of_first_scan = content[image.fp.tell() + 2] if image.format == "JPEG" else 0
@@ -205,7 +205,7 @@ def _refuse_many_scans(image: Image.Image, content: bytes | bytearray | memoryvi
 
 
 def _refuse_bombs(image: Image.Image, cost: float = 1.0) -> None:
-    """Refuse, before it is decoded, what would take gigabytes; Pillow itself only warns up to twice its limit."""
+    """Refuse an image that would take gigabytes before it is decoded; Pillow only warns up to twice its limit."""
     if Image.MAX_IMAGE_PIXELS is None:
         return
     pixels = image.width * image.height
@@ -218,7 +218,7 @@ def _refuse_bombs(image: Image.Image, cost: float = 1.0) -> None:
 
 
 def _rgb_from_pillow(image: Image.Image, value_range: ValueRange) -> np.ndarray:
-    """Return the upright pixels of a PIL image, RGB, converted in strips: the largest images take less than 1 GB."""
+    """Return the upright RGB pixels of a PIL image. Converting in strips keeps the memory below 1 GB."""
     if 0 in image.size:
         raise ImageError("it has no pixels.")
     transparent = _transparent_value(image)
@@ -246,7 +246,7 @@ def _is_deep(image: Image.Image) -> bool:
 
 
 def _limits_of_deep(image: Image.Image, value_range: ValueRange) -> tuple[float, float]:
-    """Return the values of black and white in a picture of more than 8 bits."""
+    """Return the values of black and white in an image of more than 8 bits."""
     dtype, lowest, highest = _extremes_of_deep(image)
     return _limits(dtype, lowest, highest, value_range)
 
@@ -257,7 +257,7 @@ def _extremes_of_deep(image: Image.Image) -> tuple[np.dtype, float, float]:
     dtype = ends[0][0]
     lowest, highest = (float(np.min([end[1] for end in ends])), float(np.max([end[2] for end in ends])))
     if dtype.kind == "i" and lowest >= 0 and highest <= 65535:
-        dtype = np.dtype(np.uint16)  # what Pillow holds in 32 bits is mostly a picture of 16
+        dtype = np.dtype(np.uint16)  # Pillow often stores images of 16 bits in 32 bits
     return dtype, lowest, highest
 
 
@@ -267,9 +267,9 @@ def _pillow_levels(
     """Return the pixels of a PIL image, uint8: grey, RGB, or RGBA if it has an alpha channel or palette."""
     if image.mode in ("P", "PA", "LA", "La", "RGBA", "RGBa"):
         if image.mode == "La":
-            image = image.convert("LA")  # it knows no other way to RGBA
+            image = image.convert("LA")  # Pillow cannot convert La to RGBA directly
         return np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB"))
-    # In the other modes at most one value is transparent, which Pillow's conversions would lose or round.
+    # In the other modes at most one value is transparent. Pillow's conversions would lose or round it.
     if _is_deep(image):
         values = np.asarray(image)
         levels = _scaled(values, limits)
@@ -282,7 +282,7 @@ def _pillow_levels(
 
 
 def _transparent_value(image: Image.Image) -> int | tuple[int, ...] | None:
-    """Return the value that counts as transparent; PNG files state it in their own depth, not that of the pixels."""
+    """Return the transparent value. PNG files state it in the file's bit depth, not in that of the decoded pixels."""
     value = image.info.get("transparency")
     stored_as = _stored_as(image)
     if isinstance(value, int):
@@ -293,15 +293,15 @@ def _transparent_value(image: Image.Image) -> int | tuple[int, ...] | None:
 
 
 def _turn_upright(image: Image.Image) -> Callable[[np.ndarray], np.ndarray]:
-    """Return what turns the pixels as EXIF wants it."""
+    """Return the function that turns the pixels upright, according to EXIF."""
     try:
         return _UPRIGHT[image.getexif()[0x0112]]
-    except Exception:  # no EXIF, or a broken one, which is common and no reason to lose the image
+    except Exception:  # EXIF is missing or broken, which is common and no reason to refuse the image
         return _UPRIGHT[1]
 
 
 def _stored_as(image: Image.Image) -> str:
-    """Return how an image's file stores its pixels, until they are loaded."""
+    """Return how the file of an image stores its pixels. This is known only until they are loaded."""
     return str(image.tile[0][3]) if isinstance(image, ImageFile.ImageFile) and image.tile else ""
 
 
@@ -320,7 +320,7 @@ def _levels(array: np.ndarray, value_range: ValueRange) -> np.ndarray:
 
 
 def _limits(dtype: np.dtype, lowest: float, highest: float, value_range: ValueRange) -> tuple[float, float]:
-    """Return the values of black and white; what lies outside of them is refused, never cut off in silence."""
+    """Return the values of black and white; refuse an image with values outside, rather than clip them silently."""
     if not (math.isfinite(lowest) and math.isfinite(highest)):
         raise ImageError("it holds NaN or infinity. Replace them, for instance with np.nan_to_num.")
     limits = _NATURAL_RANGE.get(dtype.str[1:]) if value_range == "auto" else value_range
@@ -336,7 +336,7 @@ def _limits(dtype: np.dtype, lowest: float, highest: float, value_range: ValueRa
 
 
 def _scaled(array: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
-    """Return values as grey levels, some rows at a time, since their 64 bits take much memory."""
+    """Return values as grey levels. A few rows are converted at a time, because float64 takes much memory."""
     low, high = limits
     levels = np.empty(array.shape, dtype=np.uint8)
     height = max(1, _STRIP_PIXELS // max(1, math.prod(array.shape[1:])))
@@ -350,12 +350,12 @@ def _suggested_range(lowest: float, highest: float) -> tuple[float, float]:
     for low, high in ((-1, 1), (0, 255)):
         if low <= lowest and highest <= high:
             return low, high
-    # The values of an image of one single colour make no range by themselves.
+    # An image with a single value gives no range, so 0 is included.
     return (lowest, highest) if lowest < highest else (min(lowest, 0.0), max(highest, 0.0))
 
 
 def _rgb(levels: np.ndarray) -> np.ndarray:
-    """Return uint8 pixels of 1, 3 or 4 channels, or of none, as a new RGB array; transparency shows white."""
+    """Return uint8 pixels (H, W) or (H, W, C) with 1, 3 or 4 channels as a new RGB array on a white background."""
     levels = np.atleast_3d(levels)
     if levels.shape[2] == 4:
         colour, alpha = levels[..., :3].astype(np.uint16), levels[..., 3:].astype(np.uint16)

@@ -1,8 +1,8 @@
-"""`find_duplicates`: which images are copies of each other, as groups for cross-validation.
+"""`find_duplicates` groups images that are copies of each other, for cross-validation.
 
-Each image becomes thumbnails of a few sizes. A copy is as like its original as the original, written as a JPEG of low
-quality, is like itself: what that does to the thumbnails is measured for each image, and is the unit in which two
-images may differ. Brightening is undone first, up to what it has cut off at white.
+Each image becomes thumbnails of three sizes. Two images are copies if they differ no more than an image differs from
+its own low-quality JPEG. That difference is measured for each image. Brightening is undone before the comparison,
+except where it has clipped pixels to white.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ from .._validated import validated
 from ._bad_images import with_all_others
 from ._collection import Images, as_images
 
-SIDES = (8, 16, 48)  # of the thumbnails; pairs are compared at the largest that the smaller image allows
-PIXELS = 1.75  # of the image for each pixel of a thumbnail, at least: what JPEG does evens out over some
-QUALITY = 50  # of the JPEG that shows how much copies differ
-LEAST_NOISE = 0.035  # of the contrast; resizing and brightening may cost so much where JPEG does not
-MOST = 0.5  # of the contrast; what differs by more shows something else, however much it suffers from JPEG
-LEAST_SEEN = 0.02  # of a thumbnail; what is white everywhere else leaves too little to compare
-MOST_GAIN = 2  # of contrast; a larger one makes anything white
-CUT_OFF = 250  # grey levels; JPEG moves white by a few
-A_LITTLE = 0.15  # of a pixel; so near to what is cut off, little light is lost
-WHITE = 255  # a pixel of a thumbnail of which all but `A_LITTLE` is cut off
+SIDES = (8, 16, 48)  # sides of the thumbnails; a pair is compared at the largest that the smaller image allows
+PIXELS = 1.75  # least number of image pixels per thumbnail pixel and axis, so that JPEG errors average out
+QUALITY = 50  # quality of the JPEG that shows how much copies differ
+LEAST_NOISE = 0.035  # relative to the contrast; resizing and brightening may change an image more than JPEG does
+MOST = 0.5  # relative to the contrast; images that differ by more are never copies, whatever JPEG does to them
+LEAST_SEEN = 0.02  # least share of a thumbnail's pixels that are not partly clipped; fewer are too few to compare
+MOST_GAIN = 2  # largest gain of contrast; a larger one would turn any image white
+CUT_OFF = 250  # grey levels from here on count as clipped to white, because JPEG changes white by a few levels
+A_LITTLE = 0.15  # share of a thumbnail pixel; if no more than this is clipped, little light is lost
+WHITE = 255  # marks a thumbnail pixel that is clipped, except for a share of at most `A_LITTLE`
 
-GAINS = (1.0, 1.1, 1.2, 1.3, 1.4, 1.5)  # of brightness at which an image looks for copies
-COARSE = 3  # pixels of the largest thumbnail, each way, for one of those the search goes by
-COMPONENTS = 16  # of them all, which the search tree knows; more slow it down
-RADIUS = 0.4  # of the search, where 2 is the largest distance; JPEG, resizing and brightening made at most 0.33
+GAINS = (1.0, 1.1, 1.2, 1.3, 1.4, 1.5)  # each image is brightened by these gains when its copies are searched
+COARSE = 3  # the search averages squares of 3 × 3 pixels of the largest thumbnail
+COMPONENTS = 16  # principal components in the search tree; more would slow it down
+RADIUS = 0.4  # of the search; the largest distance is 2, and JPEG, resizing and brightening made at most 0.33
 N_NEIGHBORS = 8
-_IMAGES = 16  # that one thread decodes at a time
-_PAIRS = 256  # compared at a time, so that they stay in the processor's cache
+_IMAGES = 16  # number of images that one thread decodes at a time
+_PAIRS = 256  # number of pairs compared at a time, so that they stay in the processor's cache
 
 
 @validated(
@@ -63,8 +63,8 @@ def find_duplicates(
 ) -> NDArray[np.intp]:
     """Group images that are copies of each other, such as re-encoded, resized or brightened ones.
 
-    Copies that lie on both sides of a split make a score too good. The groups go to the splitters that keep groups
-    together, such as `sklearn.model_selection.GroupKFold`.
+    A score is too high if copies of a test image are in the training set. Pass the groups to a splitter that keeps
+    groups together, such as `sklearn.model_selection.GroupKFold`.
 
     Parameters
     ----------
@@ -72,22 +72,22 @@ def find_duplicates(
         A list, Series or array of file paths, file contents (bytes), PIL images, arrays or tensors, of any sizes; or
         one array (n, H, W), (n, H, W, C) or (n, C, H, W); or flat rows with `image_shape`.
     tolerance : float, default=2.0
-        How much copies may differ, after the best change of brightness and contrast: so many times as much as one of
-        them changes when it is written as a JPEG of quality 50. 0 finds identical thumbnails only.
+        How much copies may differ after brightness and contrast have been matched. The unit is the change that one of
+        the two images shows when it is written as a JPEG of quality 50. 0 finds identical thumbnails only.
     image_shape : tuple of int, default=None
         Shape of one image when `X` holds flat rows, as `numpy.reshape` takes it.
     value_range : "auto" or (float, float), default="auto"
         The values that mean black and white. ``"auto"``: 0 to 255 for uint8, 0 to 65535 for uint16, and
         floats must lie between 0 and 1.
     n_jobs : int, default=None
-        Threads that decode images. None takes as many as torch uses; -1 takes all cores.
+        Number of threads that decode images. None takes as many as torch uses; -1 takes all cores.
     verbose : int, default=0
         1 shows a progress bar.
 
     Returns
     -------
     groups : ndarray of shape (n_images,), int
-        Equal for copies, and different for all other images. Numbered from 0 in the order of first appearance.
+        The group of each image. Copies have the same group. Groups are numbered from 0 in the order of appearance.
 
     Raises
     ------
@@ -96,10 +96,10 @@ def find_duplicates(
 
     Notes
     -----
-    Images are compared as squares of at most 48 × 48 pixels, whatever their aspect ratio. Mirrored, turned and cropped
-    images are no copies, nor are grey copies of colour images. Images without any contrast, and those of fewer than
-    14 pixels a side, are copies only if they are equal. Decoding takes most of the time; the thumbnails take 16 KB of
-    memory an image.
+    Images are compared as squares of at most 48 × 48 pixels, whatever their aspect ratio. Mirrored, rotated or cropped
+    images do not count as copies, nor do grey versions of colour images. Images without any contrast, and images with
+    a side of fewer than 14 pixels, are copies only if they are equal. Decoding takes most of the time; the thumbnails
+    take 16 KB of memory per image.
 
     Examples
     --------
@@ -111,7 +111,7 @@ def find_duplicates(
     """
     images = as_images(X, image_shape=image_shape, value_range=value_range)
     thumbnails, levels, noise = _looks(images, n_jobs, verbose)
-    # Equal thumbnails are one node of the graph: a crowd of them would fill each other's neighbourhoods.
+    # Equal thumbnails are one node of the graph. Otherwise they would be each other's only nearest neighbours.
     nodes: dict[bytes, int] = {}
     node = np.array([nodes.setdefault(look.tobytes(), len(nodes)) for look in thumbnails[-1][:, 0]])
     first = np.unique(node, return_index=True)[1]
@@ -131,7 +131,7 @@ def find_duplicates(
 
 
 def _looks(images: Images, n_jobs: int | None, verbose: int) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
-    """Return for each image its thumbnails, the largest to compare it at, and what JPEG does to each.
+    """Return the thumbnails of each image, the largest size to compare it at, and how much JPEG changes each thumbnail.
 
     Returns
     -------
@@ -140,7 +140,7 @@ def _looks(images: Images, n_jobs: int | None, verbose: int) -> tuple[list[np.nd
     levels : ndarray of shape (n,), int
         Positions in `SIDES`; -1 where the image is too small for any.
     noise : ndarray of shape (n_sides, n)
-        In units of the thumbnail's contrast.
+        Change by JPEG, in units of the thumbnail's contrast.
     """
     least_side = 4 * SIDES[-1]
 
@@ -157,7 +157,7 @@ def _looks(images: Images, n_jobs: int | None, verbose: int) -> tuple[list[np.nd
         originals, jpegs, levels = zip(*map(look, chunk), strict=True)
         originals, jpegs = ([np.stack(size) for size in zip(*x, strict=True)] for x in (originals, jpegs))
         noise = np.stack([_residual(x, y) for x, y in zip(originals, jpegs, strict=True)])
-        noise[np.isinf(noise)] = 0  # an image that is not even like itself has nothing to compare
+        noise[np.isinf(noise)] = 0  # such an image cannot be compared, not even with itself
         return originals, np.array(levels), noise
 
     chunks = [range(start, min(start + _IMAGES, len(images))) for start in range(0, len(images), _IMAGES)]
@@ -176,7 +176,7 @@ def _looks(images: Images, n_jobs: int | None, verbose: int) -> tuple[list[np.nd
 
 
 def _thumbnails(image: Image.Image) -> list[np.ndarray]:
-    """Return thumbnails, uint8 (2, side² · 3): the values, `WHITE` where they are cut off; and 1 where partly so."""
+    """Return thumbnails, uint8 (2, side² · 3): the values, `WHITE` where clipped; and 1 where partly clipped."""
     cut_off = None
     if np.asarray(image).max() >= CUT_OFF:
         cut_off = image.point(([0] * CUT_OFF + [255] * (256 - CUT_OFF)) * 3)
@@ -191,7 +191,7 @@ def _thumbnails(image: Image.Image) -> list[np.ndarray]:
             seen[0, share > 255 * (1 - A_LITTLE)] = WHITE
             seen[1] = (share > 255 * A_LITTLE) & (share <= 255 * (1 - A_LITTLE))
         thumbnails.append(seen.reshape(2, -1))
-        if side <= min(image.size):  # the next is made from this one, which is quicker
+        if side <= min(image.size):  # the next thumbnail is made from this one, which is faster
             image, cut_off = small, small_cut_off
     return thumbnails[::-1]
 
@@ -206,7 +206,7 @@ def _as_jpeg(image: Image.Image) -> Image.Image:
 
 
 def _candidates(thumbnails: np.ndarray) -> np.ndarray:
-    """Return pairs of rows (m, 2) that look alike from afar, one of them at one of `GAINS` of its brightness."""
+    """Return pairs of rows (m, 2) that look alike at low resolution if one is brightened by one of `GAINS`."""
     if len(thumbnails) < 2:
         return np.empty((0, 2), dtype=int)
     plain = _coarse(thumbnails, 1.0)
@@ -217,7 +217,7 @@ def _candidates(thumbnails: np.ndarray) -> np.ndarray:
     pairs = []
     for gain in GAINS:
         brighter = _coarse(thumbnails, gain)
-        # The components bring images closer together, never apart, so none within the radius is lost.
+        # Projecting on the components can only shorten distances, so the tree misses no pair within the radius.
         _, found = tree.query(brighter @ axes, N_NEIGHBORS, distance_upper_bound=RADIUS)
         left, rank = np.nonzero(found < len(thumbnails))
         right = found[left, rank]
@@ -227,7 +227,7 @@ def _candidates(thumbnails: np.ndarray) -> np.ndarray:
 
 
 def _coarse(thumbnails: np.ndarray, gain: float) -> np.ndarray:
-    """Return small versions of brighter thumbnails, of mean 0 and length 1."""
+    """Return small versions of brightened thumbnails as vectors with mean 0 and length 1."""
     n = SIDES[-1] // COARSE
     rows = np.empty((len(thumbnails), n * n * 3), dtype=np.float32)
     for start in range(0, len(rows), _PAIRS):
@@ -258,7 +258,7 @@ def _are_copies(
 def _residual(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Return how far each row of `y` is from the best ``clip(a x + b, 0, 255)``, a > 0, in units of their contrast.
 
-    Pixels of which only part is cut off count nowhere, since how much of their light is lost is unknown.
+    Partly clipped pixels are ignored, because the amount of light that they have lost is unknown.
     """
     partly = (x[:, 1] | y[:, 1]).astype(bool)
     whole = ~partly.reshape(len(x), -1, 3).any(axis=2)
@@ -271,10 +271,10 @@ def _residual(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     x -= (free * x).sum(axis=1, keepdims=True) / total
     mean = (free * y).sum(axis=1, keepdims=True) / total
     gain = (free * x * (y - mean)).sum(axis=1, keepdims=True) / np.maximum((free * x**2).sum(axis=1, keepdims=True), 1)
-    # In grey, which JPEG keeps better than colour; but it is the colours that are cut off.
+    # The comparison is in grey, which JPEG keeps better than colour. Clipping, however, acts on each colour channel.
     expected, seen = (_grey(values) for values in (np.clip(gain * x + mean, 0, 255), y))
     contrast = np.minimum(_deviation(expected, whole), _deviation(seen, whole)).clip(0.5)
-    # White agrees whatever was cut off there, so the difference is spread over the rest alone.
+    # Clipped pixels agree whatever they were before, so the difference is averaged over the other pixels only.
     spread_over = np.maximum(whole.sum(axis=1) * free.mean(axis=1), 1)
     difference = np.sqrt((whole * (expected - seen) ** 2).sum(axis=1) / spread_over)
     comparable = (gain[:, 0] > 0) & (gain[:, 0] <= MOST_GAIN) & (whole.mean(axis=1) >= LEAST_SEEN)

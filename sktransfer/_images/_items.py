@@ -1,4 +1,4 @@
-"""One item of X: which kind of image it is, the content of its file, the layout of its array, what is wrong with it."""
+"""Functions for one item of X: its kind, the content of its file, the layout of its array, and its faults."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from ._decoding import readable_formats
 
 Shape: TypeAlias = tuple[int, ...]
 
-# What the operating system may say of a file. Its other errors (too many open files, an input or output error, a
-# network disk that is gone) are trouble of the machine, which says nothing about the picture.
+# Errors of the operating system that concern the file. Its other errors (too many open files, an input or output error,
+# a lost network disk) concern the machine and say nothing about the image.
 _FAULTS_OF_A_FILE = {
     *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM),
     *(errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ, errno.ENXIO),
@@ -30,29 +30,29 @@ _FAULTS_OF_A_FILE = {
 
 
 def is_path(item: Any) -> bool:
-    """Tell whether it names a file. Bytes never do: they may come from strangers, who must not choose files to read."""
+    """Tell whether an item names a file. Bytes never do: they may come from strangers, who must not choose the file."""
     return isinstance(item, (str, os.PathLike))
 
 
 def is_encoded(item: Any) -> bool:
-    """Tell whether it is an image that is to be decoded: a file, the content of one, or an image of Pillow."""
+    """Tell whether an item is an image to decode: a path, the content of a file, or a PIL image."""
     return is_path(item) or isinstance(item, (bytes, bytearray, memoryview, Image.Image))
 
 
 def is_tensor(item: Any) -> bool:
-    """Tell whether it is a tensor of torch, by its looks, since importing torch takes seconds."""
+    """Tell whether an item is a torch tensor, without importing torch, which takes seconds."""
     return hasattr(item, "detach") and any(base.__module__.startswith("torch") for base in type(item).__mro__)
 
 
 def taken_out(item: Any) -> Any:
-    """Return the bytes or the path that a row of a Hugging Face dataset holds, and any other item as it is."""
+    """Return the bytes or the path in a row of a Hugging Face dataset. Return any other item unchanged."""
     if isinstance(item, dict) and item.keys() == {"bytes", "path"}:
         return item["bytes"] if item["bytes"] is not None else item["path"]
     return item
 
 
 def described(item: Any) -> str:
-    """Say what it is, for messages."""
+    """Return a short description of an item, for messages."""
     if is_path(item):
         return shortened(os.fsdecode(item))
     if isinstance(item, (bytes, bytearray, memoryview)):
@@ -69,11 +69,11 @@ def shortened(text: str, most: int = 300) -> str:
     return text if len(text) <= most else f"{text[: most // 2]}…{text[-most // 2 :]}"
 
 
-# What is wrong
+# Faults
 
 
 def is_trouble_of_the_machine(error: Exception) -> bool:
-    """Tell whether an error says nothing about the image: not enough memory or open files, a disk that fails."""
+    """Tell whether an error says nothing about the image: too little memory, too many open files, a failing disk."""
     if isinstance(error, OSError):
         return error.errno is not None and error.errno not in _FAULTS_OF_A_FILE
     return isinstance(error, MemoryError)
@@ -85,7 +85,7 @@ def reason(error: Exception, item: Any) -> str:
         return f"there is no such file.{_hint_for_relative_paths()}"
     if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
         return (
-            "it is too long for the path of a file. If it is the content of a picture as text, decode it, for "
+            "it is too long for the path of a file. If it is the content of an image as text, decode it, for "
             "instance with base64.b64decode."
         )
     if isinstance(error, UnidentifiedImageError):
@@ -100,7 +100,7 @@ def reason(error: Exception, item: Any) -> str:
 
 
 def _hint_for_relative_paths() -> str:
-    with suppress(OSError):  # that folder may be gone
+    with suppress(OSError):  # the current folder may have been deleted
         return f" Relative paths start at {os.getcwd()}."
     return ""
 
@@ -111,7 +111,7 @@ def _hint_for_paths_as_bytes(item: Any) -> str:
     with suppress(ValueError):
         name = os.fsdecode(bytes(item))
         if name.isprintable() and (os.path.exists(name) or re.search(r"[^ ]\.\w{2,4}$", name)):
-            return " Bytes are taken for the content of a file. If they are its path, pass os.fsdecode(path)."
+            return " Bytes are read as the content of a file. If they are its path, pass os.fsdecode(path)."
     return ""
 
 
@@ -119,8 +119,8 @@ def _hint_for_workers() -> str:
     if multiprocessing.parent_process() is None:
         return ""
     return (
-        " This is a worker process, which may lack what the main process set on Pillow. Set it in the function that "
-        "the worker runs."
+        " This is a worker process, which may lack the Pillow settings of the main process. Change them in the "
+        "function that the worker runs."
     )
 
 
@@ -137,7 +137,7 @@ def file_content(path: str | os.PathLike[Any]) -> bytes:
     mode = os.stat(name).st_mode
     if stat.S_ISDIR(mode):
         raise ImageError("it is a directory. Pass the files in it.")
-    if not stat.S_ISREG(mode):  # a named pipe would be waited for, a device read for ever
+    if not stat.S_ISREG(mode):  # reading a named pipe or a device might never end
         raise ImageError("it is no regular file.")
     with open(name, "rb") as file:
         content = file.read()
@@ -150,7 +150,7 @@ def to_array(item: Any) -> np.ndarray:
     """Return an array, a tensor or a nested list of numbers as an array."""
     if np.ma.is_masked(item):
         n_masked = np.ma.count_masked(item)
-        raise ImageError(f"it is a masked array, {n_masked} of whose values are masked. Fill them: image.filled(0).")
+        raise ImageError(f"it is a masked array with {n_masked} masked values. Fill them: image.filled(0).")
     if is_tensor(item):
         tensor = item.detach().cpu()
         try:
@@ -167,7 +167,7 @@ def to_array(item: Any) -> np.ndarray:
 
 
 def refuse_rows_of_images(row: Sequence[Any], name: str) -> None:
-    """Refuse a list that holds images, alone or beside a label, where one image is expected."""
+    """Refuse a list of images, or of an image and its label, where one image is expected."""
     what = f"{name} is a {type(row).__name__} of {len(row)}"
     if len(row) == 2 and _is_image(row[0]) and not (_is_image(row[1]) and is_path(row[0]) >= is_path(row[1])):
         raise ImageError(
@@ -175,7 +175,7 @@ def refuse_rows_of_images(row: Sequence[Any], name: str) -> None:
             "Pass list(images) as X and list(labels) as y."
         )
     if any(is_encoded(entry) for entry in row):
-        raise ImageError(f"{what} entries, paths or pictures among them. Pass one image for each row of X.")
+        raise ImageError(f"{what} entries, including paths or images. Pass one image for each row of X.")
 
 
 def _is_image(item: Any) -> bool:
@@ -183,7 +183,7 @@ def _is_image(item: Any) -> bool:
 
 
 def layout(shape: Shape, image_shape: Shape | None) -> tuple[Shape, bool]:
-    """Return the shape to give to an array of this shape, and whether its channels come first."""
+    """Return the shape that an array of this shape is to be given, and whether its channels come first."""
     if 0 in shape:
         raise ImageError(f"an image of shape {shape} has no pixels.")
     if len(shape) == 1 and image_shape is None:
@@ -222,7 +222,7 @@ def _resolved(image_shape: Shape, n_features: int) -> Shape:
 
 
 def suggested_image_shape(n_features: int) -> str:
-    """Name an `image_shape` that would do for rows of so many numbers."""
+    """Suggest an `image_shape` for rows of `n_features` numbers."""
     for channels in ((), (3,)):
         side = math.isqrt(n_features // math.prod(channels))
         if side > 1 and side * side * math.prod(channels) == n_features:

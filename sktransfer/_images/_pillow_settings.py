@@ -1,7 +1,7 @@
-"""What the user set on Pillow in the main process holds in joblib's workers.
+"""Apply the user's Pillow settings in joblib's workers too.
 
-It travels beside the estimators that are sent to them. Only what is sent to another process carries it: files, copies
-and hashes of estimators are what they would be without.
+The settings are sent to the workers together with the estimators. Only an estimator sent to another process carries
+them; its saved files, copies and hashes do not change.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _SETTINGS = (
 
 
 class TakesSettingsAlong:
-    """Estimators of this kind, and of classes derived from it, take the settings of Pillow along to workers."""
+    """Base class of estimators that carry the Pillow settings to the workers."""
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -41,7 +41,7 @@ def _reduced(estimator: Any) -> tuple[Any, ...]:
 
 
 def _made(settings: tuple[list[Any], list[bytes]], make: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
-    if multiprocessing.parent_process() is not None:  # what a worker returns changes nothing in the main process
+    if multiprocessing.parent_process() is not None:  # an estimator returned by a worker changes no settings here
         _apply(*settings)
     return make(*arguments)
 
@@ -51,7 +51,7 @@ def _present() -> tuple[list[Any], list[bytes]]:
     openers = []
     for name, (opener, accept) in Image.OPEN.items():
         if not is_pillows(opener):
-            with suppress(Exception):  # as of a function within a function; the error of the worker says what to do
+            with suppress(Exception):  # such as a nested function; the error in the worker says what to do
                 openers.append(pickle.dumps((name, opener, accept)))
     return [getattr(module, name) for module, name in _SETTINGS], openers
 
@@ -60,5 +60,5 @@ def _apply(values: list[Any], openers: list[bytes]) -> None:
     for (module, name), value in zip(_SETTINGS, values, strict=True):
         setattr(module, name, value)
     for opener in openers:
-        with suppress(Exception):  # of a package or script that this process cannot import
+        with suppress(Exception):  # the opener's package or script cannot be imported here
             Image.register_open(*pickle.loads(opener))

@@ -1,4 +1,4 @@
-"""Images to try things on, and the loader for your own."""
+"""Example data sets, and a loader for your own images."""
 
 from __future__ import annotations
 

@@ -15,8 +15,8 @@ from .._optional import require
 def load_elpv() -> Bunch:
     """Load the ELPV data set: 2,624 photos of solar cells, functional or defective.
 
-    Each photo is grey, 300 × 300 pixels, of one cell out of 44 modules. Experts gave each cell a probability
-    of being defective, 0, ⅓, ⅔ or 1; here a cell counts as defective from ½ on (821 of them).
+    Each grey photo of 300 × 300 pixels shows one cell. The cells come from 44 modules. Experts gave each cell a
+    probability of being defective: 0, ⅓, ⅔ or 1. Here a cell counts as defective if it is at least ½ (821 cells).
 
     Returns
     -------

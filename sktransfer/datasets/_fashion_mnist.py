@@ -1,4 +1,4 @@
-"""Fashion-MNIST, from files that are on this machine already."""
+"""Fashion-MNIST, read from files that are already on this machine."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def load_fashion_mnist(path: str | os.PathLike[str] | None = None, *, subset: st
     Parameters
     ----------
     path : path or None, default=None
-        A folder that holds the four IDX files, packed (``.gz``) or not, at any depth: the one given to torchvision's
-        ``FashionMNIST``, for instance. None takes the files of Debian's package ``dataset-fashion-mnist``.
+        A folder that holds the four IDX files at any depth, compressed (``.gz``) or not, such as the folder given to
+        torchvision's ``FashionMNIST``. None takes the files of Debian's package ``dataset-fashion-mnist``.
     subset : {"train", "test"}, default="train"
-        The 60,000 images to train on or the 10,000 to test on.
+        The 60,000 training images or the 10,000 test images.
 
     Returns
     -------
@@ -39,7 +39,7 @@ def load_fashion_mnist(path: str | os.PathLike[str] | None = None, *, subset: st
     FileNotFoundError
         If the folder lacks the files.
     ValueError
-        If a file is not in IDX format, or cut short.
+        If a file is not in IDX format or is incomplete.
 
     References
     ----------
@@ -62,7 +62,7 @@ def _find(folder: Path, name: str) -> Path:
 
 
 def _read_idx(path: Path) -> np.ndarray:
-    """Read an array of bytes in IDX format: two zeros, the type, the number of axes, their lengths, the values."""
+    """Read an array of bytes from an IDX file: two zeros, the type, the number of axes, their lengths, the values."""
     content = path.read_bytes()
     try:
         if content[:2] == b"\x1f\x8b":
@@ -74,4 +74,4 @@ def _read_idx(path: Path) -> np.ndarray:
             raise ValueError("it does not start as IDX files of bytes do")
         return np.frombuffer(content, dtype=np.uint8, offset=header).reshape(shape).copy()
     except (OSError, EOFError, IndexError, ValueError) as error:
-        raise ValueError(f"{str(path)!r} cannot be read as an IDX file: {error}. Get it again.") from error
+        raise ValueError(f"{str(path)!r} cannot be read as an IDX file: {error}. Download it again.") from error

@@ -1,4 +1,4 @@
-"""Photos in one folder per class."""
+"""Load images that are sorted into one folder per class."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ IMAGE_SUFFIXES = frozenset(
     {".avif", ".bmp", ".gif", ".jfif", ".jp2", ".jpeg", ".jpg", ".pbm", ".pgm"}
     | {".png", ".pnm", ".ppm", ".tga", ".tif", ".tiff", ".webp"}
 )
-"""Endings of the files that count as images."""
+"""Suffixes of the files that count as images."""
 
 
 @validated(lambda sk: {"path": [str, os.PathLike]})
 def load_image_folder(path: str | os.PathLike[str]) -> Bunch:
-    """List the images of a folder that has one subfolder per class, the class's name being the subfolder's.
+    """List the images of a folder that has one subfolder per class. The name of the subfolder is that of the class.
 
-    The images are not read here: estimators read paths a batch at a time. Files within deeper subfolders belong to
-    the class above them. Links are followed, except for links to a folder above them, which give a warning. Left out
-    are files and folders whose names start with a dot, and files that do not end as images do (``.jpg``, ``.png``,
-    ``.tif``, …).
+    The images are not read here: estimators read them from the paths, a batch at a time. Files in deeper subfolders
+    belong to the class above them. Links are followed, except for links to a folder above them, which give a warning.
+    Files and folders whose names start with a dot are ignored, and so are files without the suffix of an image
+    (``.jpg``, ``.png``, ``.tif``, …).
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ def load_image_folder(path: str | os.PathLike[str]) -> Bunch:
     Raises
     ------
     FileNotFoundError
-        If there is no such folder.
+        If the folder does not exist.
     ValueError
         If the folder has no subfolders, one of them holds no images, or a link puts a folder into two classes.
 
@@ -86,10 +86,10 @@ def images_within(folder: Path) -> list[str]:
 
 
 def _images_by_folder(folder: Path) -> dict[str, list[str]]:
-    """Return the images of a folder and of each of its subfolders, under the real path of that subfolder.
+    """Return the images of a folder and of each of its subfolders; the keys are the real paths of these folders.
 
-    Each is entered once, by the first of its names. A link to a folder above it would lead round in a circle, and to
-    images of other classes; these are found without it.
+    Each folder is visited once, under the first of its names. A link to a folder above it is not followed, because it
+    would lead into an endless loop, and to images of other classes.
     """
     found: dict[str, list[str]] = {}
     for parent, subfolders, names in os.walk(folder, onerror=_raise, followlinks=True):
@@ -117,7 +117,7 @@ def _raise(error: OSError) -> None:
 
 
 def _refuse_shared_folders(classes: list[str], folders: list[dict[str, list[str]]]) -> None:
-    """Refuse a folder whose images belong to two classes: nobody could say which label is right."""
+    """Refuse a folder whose images belong to two classes, because it is unknown which label is right."""
     owners: dict[str, str] = {}
     for name, found in zip(classes, folders, strict=True):
         for real in found:

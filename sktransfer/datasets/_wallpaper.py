@@ -1,7 +1,7 @@
-"""Images of the 17 wallpaper groups, drawn from noise; every image has exactly the symmetries of its group.
+"""Images of the 17 wallpaper groups, made from noise. Every image has exactly the symmetries of its group.
 
-Fractional coordinates throughout: a pattern is an n × n array over one cell, and an operation is (W, t), x → W x + t,
-with an integer matrix W and a shift t in units of 1/n of the cell.
+All coordinates are fractional. A pattern is an n × n array over one cell. An operation is (W, t), x → W x + t, with an
+integer matrix W and a shift t in units of 1/n of the cell.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from sklearn.utils import Bunch, check_random_state
 
 from .._validated import validated
 
-GRID = 64  # points along each side of the cell; even, since shifts by half a cell occur
-_ROUGHNESS = 2.5  # cycles per cell at which the noise has fallen to 0.6
+GRID = 64  # number of points along each side of the cell; even, because shifts by half a cell occur
+_ROUGHNESS = 2.5  # number of cycles per cell at which the amplitude of the noise has fallen to 0.6
 
 _Matrix = tuple[tuple[int, ...], ...]
 _Shift = tuple[int, ...]
@@ -60,7 +60,7 @@ _CENTRED = frozenset({"cm", "cmm"})
 
 @functools.cache
 def operations(group: str) -> tuple[tuple[_Matrix, _Shift], ...]:
-    """Return every operation (W, t) of a group, up to shifts by whole cells; t in units of 1/GRID."""
+    """Return every operation (W, t) of a group, except for shifts by whole cells. The unit of t is 1/GRID."""
     generators = [(np.array(W), np.array(t) * (GRID // 2)) for W, t in _GENERATORS[group]]
     closed: set[tuple[_Matrix, _Shift]] = {(_SAME, (0, 0))}
     new = closed
@@ -82,20 +82,20 @@ def draw_cell(group: str, basis: np.ndarray, rng: np.random.Generator) -> np.nda
     ----------
     group : str
     basis : ndarray of shape (2, 2)
-        The lattice vectors as columns. The noise is as rough in all directions of the plane, not of the cell.
+        The lattice vectors as columns. The noise is equally rough in all directions of the plane (not of the cell).
     rng : numpy.random.Generator
 
     Returns
     -------
     cell : ndarray of shape (GRID, GRID), float
-        Values between 0 and 1, equally often; indexed by the two fractional coordinates.
+        Values uniformly distributed between 0 and 1, indexed by the two fractional coordinates.
     """
     noise = _smooth_noise(basis, rng)
     points = np.stack(np.meshgrid(np.arange(GRID), np.arange(GRID), indexing="ij")).reshape(2, -1)
     images = [(np.array(W) @ points + np.array(t)[:, None]) % GRID for W, t in operations(group)]
-    # Sorted, so that points of one orbit add up the same numbers in the same order, and come out exactly equal.
+    # After sorting, all points of an orbit add the same numbers in the same order, so their means are exactly equal.
     average = np.sort([noise[x, y] for x, y in images], axis=0).mean(axis=0)
-    # Averaging lowers the contrast by the root of the group's order, which would give the group away.
+    # Averaging divides the contrast by the square root of the group's order, which would reveal the group.
     ranks: np.ndarray = rankdata(average, method="average") - 0.5
     return (ranks / ranks.size).reshape(GRID, GRID)
 
@@ -111,8 +111,8 @@ def _smooth_noise(basis: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def draw_basis(group: str, lattice: str, rng: np.random.Generator) -> np.ndarray:
     """Draw lattice vectors, as columns, of a cell of area 1.
 
-    ``"natural"`` gives each group its own kind of lattice. ``"matched"`` leaves square and hexagonal lattices
-    only, each of them shared by groups with and without rotations.
+    ``"natural"`` gives each group its own kind of lattice. ``"matched"`` uses only square and hexagonal lattices, and
+    each of them is shared by groups with and without rotations.
     """
     ratio, degrees = 1.0, 90.0
     if group in _HEXAGONAL:
@@ -133,7 +133,7 @@ def draw_basis(group: str, lattice: str, rng: np.random.Generator) -> np.ndarray
 
 
 def _render(cell: np.ndarray, basis: np.ndarray, image_size: int, rng: np.random.Generator) -> np.ndarray:
-    """Draw the plane: from any origin, at any angle, with 3 to 5 cells along the side of the image."""
+    """Draw the plane from a random origin, at a random angle, with 3 to 5 cells along the side of the image."""
     angle = rng.uniform(0, 2 * np.pi)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     longest = np.linalg.norm(basis, axis=0).max()
@@ -172,25 +172,25 @@ def make_wallpaper_groups(
 ) -> Bunch:
     """Generate images of the 17 wallpaper groups, the ways in which a flat pattern can repeat.
 
-    Each image is random smooth noise that was given the symmetries of its group, and no others, and is drawn
-    from a random origin, at a random angle and scale, with at least three cells along a side. Nothing but the
-    symmetry tells the classes apart, which photos have not prepared a network for.
+    Each image is random smooth noise that was given the symmetries of its group, and no others. It is drawn from a
+    random origin, at a random angle and scale, with at least three cells along a side. The classes differ only in their
+    symmetry, which a network does not learn from photos.
 
     Parameters
     ----------
     n_per_group : int, default=60
-        Images of each group.
+        Number of images of each group.
     lattice : {"natural", "matched"}, default="natural"
         ``"natural"`` draws each group on its own kind of lattice: oblique (p1, p2), rectangular (pm to cmm),
-        square (p4, p4m, p4g) or hexagonal (p3 to p6m), so the shape of the cell gives a part of the class away.
-        ``"matched"`` leaves square and hexagonal lattices only, which groups share: p1 and p2 come on both, and so
-        do cm and cmm, and the other rectangular groups come on the square one.
+        square (p4, p4m, p4g) or hexagonal (p3 to p6m), so the shape of the cell reveals something about the class.
+        ``"matched"`` uses only square and hexagonal lattices, which several groups share: p1, p2, cm and cmm are drawn
+        on both, and the other rectangular groups on the square lattice.
     image_size : int, default=128
-        Height and width in pixels.
+        Height and width of the images in pixels.
     color : bool, default=False
-        Colours in place of grey values; a random scale of colours for each image.
+        True draws each image in colours of a random colour scale, False in grey.
     random_state : int, RandomState or None, default=None
-        Another number gives other patterns: a test set of patterns unseen in training.
+        Seed of the patterns. Another seed gives other patterns, for instance for a test set.
 
     Returns
     -------
