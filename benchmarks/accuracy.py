@@ -1,75 +1,32 @@
-"""Accuracy and time of each way to use a pretrained network, on four kinds of images, against the peers.
+"""Accuracy and time of each way to use a pretrained network, on four kinds of images, beside other packages.
 
-    python benchmarks/accuracy.py            # runs what is not finished yet, writes the table and the figure
-    python benchmarks/accuracy.py --problem elpv clothing --strategy fine-tuned --seeds 2
-    python benchmarks/accuracy.py --report   # the table and the figure alone
+    python benchmarks/accuracy.py --only problem=elpv problem=clothing strategy=fine-tuned seed=0
 
-Needs: pip install 'sktransfer[demo,openvino]' fastai, and Debian's package dataset-fashion-mnist. Clothing is a
-folder of photos, see problems.py; wallpaper groups are generated. Everything uses EfficientNet-Lite0 with the same
-weights and splits; ours runs at its defaults, but for the name of the augmentation. Finished cells are kept in
-benchmarks/results/.
+Needs: pip install 'sktransfer[demo,openvino]' fastai, Debian's package dataset-fashion-mnist, and a folder of photos of
+clothes (problems.py names it); wallpaper groups are generated. All strategies use EfficientNet-Lite0 with the same
+weights and splits. Ours run at their defaults, except for the kind of augmentation.
 """
 
-from __future__ import annotations
-
-import argparse
-import json
-import platform
 import time
-from collections.abc import Callable
-from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pandas as pd
-import torch
 from sklearn.base import BaseEstimator
-from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
 
 import peers
-from problems import Problem, load
-from rows import forget_rows
+from _cells import Benchmark, Cell, defaults_of, table
+from problems import forget_rows, load
 from sktransfer import FineTunedCNNClassifier, make_feature_classifier
 
-HERE = Path(__file__).parent
-RESULTS = HERE / "results" / "accuracy.jsonl"
-DOCS = HERE.parent / "docs" / "benchmarks"
-
-
-def _estimator(build: Callable[[Problem, int], BaseEstimator]) -> Callable[[Problem, int], tuple[np.ndarray, float]]:
-    """Turn a recipe for an estimator into one that trains and returns probabilities and seconds, as `peers` has it."""
-
-    def work(problem: Problem, seed: int) -> tuple[np.ndarray, float]:
-        estimator = build(problem, seed)
-        start = time.perf_counter()
-        estimator.fit(problem.X_train, problem.y_train)
-        seconds = time.perf_counter() - start
-        return estimator.predict_proba(problem.X_test), seconds
-
-    return work
-
-
-STRATEGIES: dict[str, Callable[[Problem, int], tuple[np.ndarray, float]]] = {
-    "features + linear": _estimator(lambda problem, seed: make_feature_classifier()),
-    "features + linear, no crop": _estimator(lambda problem, seed: make_feature_classifier(crop=False)),
-    "dense head": _estimator(
-        lambda problem, seed: FineTunedCNNClassifier(freeze="all", crop=True, head_hidden=(256,), random_state=seed)
-    ),
-    "fine-tuned": _estimator(lambda problem, seed: FineTunedCNNClassifier(augment=problem.augment, random_state=seed)),
-    "fine-tuned, crop": _estimator(
-        lambda problem, seed: FineTunedCNNClassifier(crop=True, augment=problem.augment, random_state=seed)
-    ),
-    "shallow from scratch": _estimator(
-        lambda problem, seed: FineTunedCNNClassifier(
-            "shallow_cnn", weights=None, augment=problem.augment, random_state=seed
-        )
-    ),
-    "from scratch": _estimator(
-        lambda problem, seed: FineTunedCNNClassifier(weights=None, augment=problem.augment, random_state=seed)
-    ),
-    "fastai fine_tune(5)": peers.fastai_fine_tune,
-    "skorch tutorial": peers.skorch_tutorial,
+FEATURES: dict[str, dict[str, Any]] = {"features + linear": {}, "features + linear, no crop": {"crop": False}}
+TRAINED: dict[str, dict[str, Any]] = {
+    "dense head": {"freeze": "all", "crop": True, "head_hidden": (256,), "augment": None},
+    "fine-tuned": {},
+    "fine-tuned, crop": {"crop": True},
+    "shallow from scratch": {"backbone": "shallow_cnn", "weights": None},
+    "from scratch": {"weights": None},
 }
-PEERS = ("fastai fine_tune(5)", "skorch tutorial")
+PEERS = {"fastai fine_tune(5)": peers.fastai_fine_tune, "skorch tutorial": peers.skorch_tutorial}
 OTHER_CROPS = ("fine-tuned, crop", "features + linear, no crop")  # than the default
 LINEAR_AND_TUNED = ("features + linear", "fine-tuned")
 FOUR_KINDS = ["elpv", "clothing", "wallpaper-natural-60", "fashion-1000"]
@@ -81,9 +38,9 @@ PAIRS = [
     ("features + linear", "fastai fine_tune(5)"),
     ("fine-tuned", "skorch tutorial"),
 ]
-OURS = tuple(name for name in STRATEGIES if name not in (*PEERS, *OTHER_CROPS))
+OURS = ("features + linear", *(name for name in TRAINED if name not in OTHER_CROPS))
 
-# What to run, most wanted first: problem, strategies, seeds.
+# Problem, strategies, number of seeds, in the order of the report.
 PLAN: list[tuple[str, tuple[str, ...], int]] = [
     ("elpv", (*OURS, *PEERS), 5),
     ("clothing", (*OURS, *PEERS), 5),
@@ -98,146 +55,112 @@ PLAN: list[tuple[str, tuple[str, ...], int]] = [
     *((f"elpv-{n}", LINEAR_AND_TUNED, 2) for n in (50, 100, 200, 500, 1000)),
     *((name, OTHER_CROPS, 5) for name in FOUR_KINDS),
 ]
+TINY_PLAN = [("tiny", (*FEATURES, *TRAINED, *PEERS), 1)]
 
 
-def measure(problem: Problem, strategy: str, seed: int) -> dict[str, float]:
-    """Train and test once."""
-    if len(problem.X_test) < 10_000:  # the largest test set, which is the same for all seeds, is not paid for anew
-        forget_rows()  # each strategy pays for its own features
+def plan(tiny: bool) -> list[Cell]:
+    """Return the first seed of all problems before the second of any."""
+    return [
+        {"problem": problem, "strategy": strategy, "seed": seed}
+        for seed in range(5)
+        for problem, strategies, seeds in (TINY_PLAN if tiny else PLAN)
+        for strategy in strategies
+        if seed < seeds
+    ]
+
+
+def estimator(strategy: str, params: Cell, training: Cell) -> BaseEstimator:
+    """Return one of ours, with the parameters of all estimators and those of training."""
+    if strategy in FEATURES:
+        return make_feature_classifier(**params | FEATURES[strategy])
+    return FineTunedCNNClassifier(**params | training | TRAINED[strategy])
+
+
+def measure(problem: str, strategy: str, seed: int) -> dict[str, float]:
+    images = load(problem, seed)
+    if len(images.X_test) < 10_000:  # the largest test set is the same for all seeds, and is read once
+        forget_rows()
     start = time.perf_counter()
-    probabilities, fit_seconds = STRATEGIES[strategy](problem, seed)
-    classes = np.unique(problem.y_train)
-    predicted = classes[probabilities.argmax(axis=1)]
-    scores = {"accuracy": accuracy_score(problem.y_test, predicted)}
-    if len(classes) == 2:
-        scores["f1"] = f1_score(problem.y_test, predicted)
-        scores["auc"] = roc_auc_score(problem.y_test, probabilities[:, 1])
-    return {**scores, "fit_seconds": fit_seconds, "all_seconds": time.perf_counter() - start}
+    if strategy in PEERS:
+        probabilities, fit_seconds = PEERS[strategy](images, seed)
+    else:
+        training = {"augment": images.augment, "max_epochs": images.max_epochs, "random_state": seed}
+        model = estimator(strategy, images.params, training).fit(images.X_train, images.y_train)
+        fit_seconds = time.perf_counter() - start
+        probabilities = model.predict_proba(images.X_test)
+    return {**images.scores(probabilities), "fit_seconds": fit_seconds, "all_seconds": time.perf_counter() - start}
 
 
-def finished() -> pd.DataFrame:
-    """Return the finished cells, one row each."""
-    if not RESULTS.exists():
-        return pd.DataFrame(columns=["problem", "strategy", "seed"])
-    return pd.DataFrame([json.loads(line) for line in RESULTS.read_text().splitlines()])
+def defaults(problem: str, strategy: str, seed: int) -> Cell:
+    return {} if strategy in PEERS else defaults_of(estimator(strategy, {}, {}))
 
 
-def run(problems: list[str] | None, strategies: list[str] | None, max_seeds: int) -> None:
-    """Run the cells that are not finished; the first seed of all before the second of any."""
-    done = set(finished()[["problem", "strategy", "seed"]].itertuples(index=False, name=None))
-    for seed in range(max_seeds):
-        for name, wanted, seeds in PLAN:
-            if seed >= seeds or (problems is not None and name not in problems):
-                continue
-            for strategy in wanted:
-                if (name, strategy, seed) in done or (strategies is not None and strategy not in strategies):
-                    continue
-                print(f"{name}, {strategy}, seed {seed} … ", end="", flush=True)
-                cell = {"problem": name, "strategy": strategy, "seed": seed}
-                scores = measure(load(name, seed), strategy, seed)
-                with RESULTS.open("a") as file:
-                    file.write(json.dumps({**cell, **scores, "machine": machine()}) + "\n")
-                print({key: round(value, 4) for key, value in scores.items()}, flush=True)
-
-
-def machine() -> str:
-    """Return the processor and the number of threads."""
-    info = Path("/proc/cpuinfo")
-    models = [line.split(":")[1].strip() for line in info.read_text().splitlines() if "model name" in line]
-    return f"{models[0] if models else platform.machine()}, {torch.get_num_threads()} threads"
-
-
-def table(cells: pd.DataFrame) -> list[str]:
-    """Return the lines of a Markdown table: mean ± standard deviation over seeds, and seconds."""
-    lines = ["| problem | strategy | seeds | accuracy | F1 | AUC | training, s |", "|---|---|---|---|---|---|---|"]
-    for name, wanted, _ in PLAN:
-        for strategy in wanted:
-            rows = cells[(cells.problem == name) & (cells.strategy == strategy)]
-            if rows.empty:
-                continue
-            scores = [
-                f"{rows[score].mean():.3f} ± {rows[score].std(ddof=1):.3f}" if rows[score].notna().all() else ""
-                for score in ("accuracy", "f1", "auc")
-            ]
-            seconds = rows.fit_seconds.mean()  # not there where other work ran beside it
-            lines.append(
-                f"| {name} | {strategy} | {len(rows)} | {' | '.join(scores).replace(' ± nan', '')} "
-                f"| {'' if np.isnan(seconds) else round(seconds)} |"
-            )
+def report(cells: list[Cell]) -> list[str]:
+    """Return mean ± standard deviation over seeds, what our strategies gain over others, and the learning curves."""
+    frame = pd.DataFrame(cells, columns=["problem", "strategy", "seed", "accuracy", "f1", "auc", "fit_seconds"])
+    rows = [
+        # Cells have no time if other work ran at the same time.
+        [name, strategy, len(found), *map(mean_and_spread, [found.accuracy, found.f1, found.auc])]
+        + ["" if found.fit_seconds.isna().all() else found.fit_seconds.mean()]
+        for name, strategies, _ in (*PLAN, *TINY_PLAN)
+        for strategy in strategies
+        if len(found := frame[(frame.problem == name) & (frame.strategy == strategy)])
+    ]
+    columns = dict.fromkeys(["problem", "strategy", "seeds", "accuracy", "F1", "AUC"], "")
+    lines = table({**columns, "training, s": ".0f"}, rows)
+    columns = dict.fromkeys(["problem", "strategy", "against", "seeds"], "")
+    lines += table({**columns, "gain, points": "+.1f", "time ratio": ".2f"}, gains(frame))
+    if {"fashion-50", "elpv-50"} <= set(frame.problem):
+        draw(frame)
+        lines += ["![Learning curves](learning_curves.png)"]
     return lines
 
 
-def gains(cells: pd.DataFrame) -> list[str]:
+def mean_and_spread(scores: pd.Series) -> str:
+    """Return nothing if a score is missing, and no spread of a single score."""
+    return "" if scores.isna().any() else f"{scores.mean():.3f} ± {scores.std():.3f}".removesuffix(" ± nan")
+
+
+def gains(frame: pd.DataFrame) -> list[list[Any]]:
     """Return what our strategies gain over others, on the seeds that both have run, and the mean of the four kinds."""
-    scores = cells.pivot_table(index=["problem", "seed"], columns="strategy", values=["accuracy", "fit_seconds"])
-    lines = ["| problem | strategy | against | seeds | gain, points | time ratio |", "|---|---|---|---|---|---|"]
+    scores = frame.pivot_table(index=["problem", "seed"], columns="strategy", values=["accuracy", "fit_seconds"])
+    rows: list[list[Any]] = []
     for strategy, other in PAIRS:
         if not {strategy, other} <= set(scores.accuracy):
             continue
         gain = 100 * (scores.accuracy[strategy] - scores.accuracy[other]).dropna()
-        seconds = scores.fit_seconds.reindex(columns=[strategy, other]).dropna()  # not there for all cells
-        both = seconds.groupby("problem").mean()
-        for name, rows in gain.groupby("problem", sort=False):
-            ratio = f"{both[strategy][name] / both[other][name]:.2f}" if name in both.index else ""
-            lines.append(f"| {name} | {strategy} | {other} | {len(rows)} | {rows.mean():+.1f} | {ratio} |")
+        seconds = scores.fit_seconds.reindex(columns=[strategy, other]).dropna().groupby("problem").mean()
+        ratios = seconds[strategy] / seconds[other]
+        for name, of_problem in gain.groupby("problem"):
+            rows.append([name, strategy, other, len(of_problem), of_problem.mean(), ratios.get(name, "")])
         means = gain.groupby("problem").mean()
-        if set(FOUR_KINDS) <= set(means.index) & set(both.index):
-            four = both.loc[FOUR_KINDS].sum()
-            lines.append(
-                f"| **mean of the four kinds** | {strategy} | {other} | | {means[FOUR_KINDS].mean():+.1f} "
-                f"| {four[strategy] / four[other]:.2f} |"
-            )
-    return lines
+        if set(FOUR_KINDS) <= set(means.index) & set(seconds.index):
+            total = seconds.loc[FOUR_KINDS].sum()
+            mean = "**mean of the four kinds**", strategy, other, "", means[FOUR_KINDS].mean()
+            rows.append([*mean, total[strategy] / total[other]])
+    return rows
 
 
-def draw(cells: pd.DataFrame, path: Path) -> None:
+def draw(frame: pd.DataFrame) -> None:
     """Draw the learning curves: accuracy over the number of training images."""
-    import matplotlib
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
-    full = {"elpv": 1968}
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    axes, full = figure.subplots(1, 2), {"elpv": 1968}
     for ax, kind, title in zip(axes, ("fashion", "elpv"), ("Fashion-MNIST", "ELPV solar cells"), strict=True):
-        parts = cells.problem.str.split("-")
-        rows = cells[(parts.str[0] == kind) & (cells.strategy.isin(LINEAR_AND_TUNED))]
+        rows = frame[(frame.problem.str.split("-").str[0] == kind) & (frame.strategy.isin(LINEAR_AND_TUNED))]
         rows = rows.groupby(["problem", "seed"]).filter(lambda cell: len(cell) == 2)  # the same images for both
-        rows["n"] = [int(full.get(name, name.split("-")[-1 if "all" not in name else 1])) for name in rows.problem]
+        rows["n"] = [full.get(name) or int(name.removesuffix("-all").split("-")[1]) for name in rows.problem]
         for strategy in LINEAR_AND_TUNED:
             curve = rows[rows.strategy == strategy].groupby("n").accuracy
             ax.errorbar(curve.mean().index, curve.mean(), curve.std().fillna(0), marker="o", capsize=3, label=strategy)
         ax.set(xscale="log", xlabel="training images", ylabel="accuracy", title=title)
         ax.grid(alpha=0.3)
         ax.legend(frameon=False)
-    figure.savefig(path, dpi=130)
-    plt.close(figure)
+    figure.savefig(BENCHMARK.report_file.with_name("learning_curves.png"), dpi=130)
 
 
-def report() -> None:
-    """Write the table and the figure into the docs, and print the table."""
-    cells = finished()
-    lines = ["# Accuracy", "", "`python benchmarks/accuracy.py`", "", f"{'; '.join(sorted(set(cells.machine)))}.", ""]
-    lines += [*table(cells), "", *gains(cells), ""]
-    if {"fashion-50", "elpv-50"} <= set(cells.problem):
-        draw(cells, DOCS / "learning_curves.png")
-        lines += ["![Learning curves](learning_curves.png)", ""]
-    (DOCS / "accuracy.md").write_text("\n".join(lines))
-    print("\n".join(lines))
-
-
-def main() -> None:
-    """Run and report."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--problem", nargs="+", help="run these problems", choices=[name for name, _, _ in PLAN])
-    parser.add_argument("--strategy", nargs="+", help="run these strategies", choices=list(STRATEGIES))
-    parser.add_argument("--seeds", type=int, default=5, help="run so many seeds at most")
-    parser.add_argument("--report", action="store_true", help="run nothing")
-    arguments = parser.parse_args()
-    if not arguments.report:
-        run(arguments.problem, arguments.strategy, arguments.seeds)
-    report()
-
+BENCHMARK = Benchmark(__file__, __doc__, "Accuracy", plan, measure, report, defaults=defaults)
 
 if __name__ == "__main__":
-    main()
+    BENCHMARK.main()

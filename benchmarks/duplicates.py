@@ -1,42 +1,31 @@
 """Does `find_duplicates` find planted copies, and no others, and how does its time grow? imagehash's phash beside it.
 
+    python benchmarks/duplicates.py --only kind=clothing kind=elpv    # needs: pip install imagehash
+
 Each image gets one copy: written as a JPEG of quality 50, resized by a factor between 0.5 and 2 with one of three
 filters, or brightened by a factor between 1.1 and 1.4. No image was seen when the constants of `find_duplicates` were
-chosen: of ELPV and the clothing photos those are left out that were, wallpaper patterns are drawn with another seed,
+chosen: the photos of ELPV and of clothes that were seen are left out, wallpaper patterns are drawn with another seed,
 Fashion-MNIST's are from its test images. Windows of scikit-learn's two sample photos, of which each shares half with
 its neighbours, and scikit-learn's digits (8 pixels) are kinds that no constant was chosen for.
-
-    pip install imagehash
-    python benchmarks/duplicates.py [--kind clothing --kind elpv …] [--n 2000] [--sizes 1000 2000 …]
-
-writes benchmarks/results/duplicates.json and, from all that is in it, docs/benchmarks/duplicates.md.
 """
 
-from __future__ import annotations
-
-import argparse
 import io
-import json
-import os
-import platform
 import time
 from collections.abc import Callable
-from pathlib import Path
+from itertools import product
+from typing import Any
 
-import imagehash
 import numpy as np
 from PIL import Image, ImageEnhance
 from sklearn.datasets import load_digits, load_sample_images
 
-from problems import CLOTHING
+from _cells import Benchmark, Cell, defaults_of, table
+from problems import CLOTHING, grey
 from sktransfer import find_duplicates
 from sktransfer._images import _duplicates
 from sktransfer._images._collection import as_images
 from sktransfer.datasets import load_elpv, load_fashion_mnist, load_image_folder, make_wallpaper_groups
 
-HERE = Path(__file__).parent
-RESULTS = HERE / "results" / "duplicates.json"
-REPORT = HERE.parent / "docs" / "benchmarks" / "duplicates.md"
 FILTERS = (Image.Resampling.BILINEAR, Image.Resampling.BICUBIC, Image.Resampling.LANCZOS)
 HASH_DISTANCES = (0, 4, 8)
 TUNED_ON = {"clothing": 272, "elpv": 600}  # images, the first in the order of this seed:
@@ -70,36 +59,32 @@ def unseen(name: str, X: np.ndarray) -> np.ndarray:
     return X[np.random.default_rng(TUNED_SEED).permutation(len(X))[TUNED_ON[name] :]]
 
 
-def clothing(rng: np.random.Generator) -> np.ndarray:
-    """Paths of photos."""
-    return unseen("clothing", np.concatenate([load_image_folder(CLOTHING / part).data for part in ("train", "test")]))
-
-
-def windows(rng: np.random.Generator) -> list[np.ndarray]:
+def windows() -> list[np.ndarray]:
     """Cut windows of 96 pixels out of two photos, every 48 pixels; much of them is sky, wall or out of focus."""
     return [
         photo[top : top + 96, left : left + 96]
         for photo in load_sample_images().images
-        for top in range(0, photo.shape[0] - 95, 48)
-        for left in range(0, photo.shape[1] - 95, 48)
+        for top, left in product(range(0, photo.shape[0] - 95, 48), range(0, photo.shape[1] - 95, 48))
     ]
 
 
 KINDS: dict[str, Callable] = {
-    "clothing": clothing,
-    "elpv": lambda rng: unseen("elpv", load_elpv().data),
-    "wallpaper": lambda rng: make_wallpaper_groups(118, random_state=101).data,
-    "wallpaper, colour": lambda rng: make_wallpaper_groups(118, color=True, random_state=102).data,
-    "fashion": lambda rng: load_fashion_mnist(subset="test").data,
+    "clothing": lambda: unseen(
+        "clothing", np.concatenate([load_image_folder(CLOTHING / part).data for part in ("train", "test")])
+    ),
+    "elpv": lambda: unseen("elpv", load_elpv().data),
+    "wallpaper": lambda: make_wallpaper_groups(118, random_state=101).data,
+    "wallpaper, colour": lambda: make_wallpaper_groups(118, color=True, random_state=102).data,
+    "fashion": lambda: load_fashion_mnist(subset="test").data,
     "windows": windows,
-    "digits": lambda rng: np.rint(load_digits().images * 255 / 16).astype(np.uint8),
+    "digits": lambda: grey(load_digits().images),
 }
 
 
 def planted(kind: str, n: int, seed: int) -> tuple[list, np.ndarray]:
     """Return at most n images, one copy of each behind them, and the sort of each copy."""
     rng = np.random.default_rng(seed)
-    X = KINDS[kind](rng)
+    X = KINDS[kind]()
     originals = [X[i] for i in rng.permutation(len(X))[:n]]
     decoded, sorts = as_images(originals), np.arange(len(originals)) % len(SORTS)
     functions = list(SORTS.values())
@@ -107,7 +92,7 @@ def planted(kind: str, n: int, seed: int) -> tuple[list, np.ndarray]:
 
 
 def scores(left: np.ndarray, right: np.ndarray, sorts: np.ndarray) -> dict:
-    """Return the recall of each sort, and the false ones among the pairs left < right."""
+    """Return the recall of each sort of copy, and the false ones among the pairs left < right."""
     n = len(sorts)
     true = right == left + n
     found = np.zeros(n, dtype=bool)
@@ -124,118 +109,92 @@ def scores(left: np.ndarray, right: np.ndarray, sorts: np.ndarray) -> dict:
     }
 
 
-def measured(kind: str, n: int, seed: int) -> dict:
-    """Run both on one kind."""
-    X, sorts = planted(kind, n, seed)
+def plan(tiny: bool) -> list[Cell]:
+    """Return both methods on each kind, then the times of `find_duplicates`."""
+    kinds, n, sizes = (["windows"], 30, [50]) if tiny else (KINDS, 2_000, [1_000, 2_000, 4_000, 8_000, 16_000])
+    found = [{"kind": kind, "method": method, "n": n, "seed": 77} for kind in kinds for method in METHODS]
+    images = "windows" if tiny else "fashion"
+    return found + [{"time of": images, "n": size} for size in sizes]
+
+
+def measure(n: int, **settings: Any) -> Cell:
+    """Search for planted copies, or note the time of each part."""
+    if "time of" in settings:
+        return timed(settings["time of"], n)
+    X, sorts = planted(settings["kind"], n, settings["seed"])
+    return {"images": len(sorts), "scores": METHODS[settings["method"]](X, sorts)}
+
+
+def by_find_duplicates(X: list, sorts: np.ndarray) -> Cell:
+    """Score the pairs within its groups."""
     start = time.perf_counter()
     groups = find_duplicates(X)
-    seconds = time.perf_counter() - start
+    took = time.perf_counter() - start
     left, right = np.nonzero(np.triu(groups[:, None] == groups, 1))
-    result = {
-        "images": len(sorts),
-        "find_duplicates": scores(left, right, sorts)
-        | {"largest_group": int(np.bincount(groups).max()), "seconds": seconds},
-    }
+    extra = {"largest_group": int(np.bincount(groups).max()), "seconds": took}
+    return {"find_duplicates": scores(left, right, sorts) | extra}
+
+
+def by_phash(X: list, sorts: np.ndarray) -> Cell:
+    """Score the pairs whose hashes differ in a few bits at most."""
+    import imagehash
+
     start = time.perf_counter()
     images = as_images(X)
     hashes = np.stack([imagehash.phash(Image.fromarray(images[i])).hash.ravel() for i in range(len(X))])
     bits = 2.0 * hashes.astype(np.float32) - 1
     distance = (bits.shape[1] - bits @ bits.T) / 2
-    seconds = time.perf_counter() - start
-    for most in HASH_DISTANCES:
-        left, right = np.nonzero(np.triu(distance <= most, 1))
-        result[f"phash ≤ {most}"] = scores(left, right, sorts) | {"seconds": seconds}
-    return result
+    took = time.perf_counter() - start
+    pairs = {most: np.nonzero(np.triu(distance <= most, 1)) for most in HASH_DISTANCES}
+    return {f"phash ≤ {most}": scores(*pairs[most], sorts) | {"seconds": took} for most in HASH_DISTANCES}
 
 
-def timed(n: int) -> dict:
-    """Return the seconds of each part for n of Fashion-MNIST's images, one processor core."""
-    images = as_images(load_fashion_mnist().data[-n:])
-    start = time.perf_counter()
+METHODS = {"find_duplicates": by_find_duplicates, "phash": by_phash}
+
+
+def timed(kind: str, n: int) -> Cell:
+    """Return the seconds of each part for n images, one processor core."""
+    data = load_fashion_mnist().data if kind == "fashion" else KINDS[kind]()
+    images, times = as_images(data[-n:]), [time.perf_counter()]
     looks = _duplicates._looks(images, None, 0)
-    looked = time.perf_counter()
+    times.append(time.perf_counter())
     pairs = _duplicates._candidates(looks[0][-1][:, 0])
-    searched = time.perf_counter()
+    times.append(time.perf_counter())
     _duplicates._are_copies(pairs, *looks, 2.0)
-    compared = time.perf_counter()
-    return {"decode": looked - start, "search": searched - looked, "compare": compared - searched, "pairs": len(pairs)}
+    decode, search, compare = np.diff([*times, time.perf_counter()])
+    return {"decode": decode, "search": search, "compare": compare, "pairs": len(pairs)}
 
 
-def report(results: dict) -> str:
-    """Return the report."""
+def report(cells: list[Cell]) -> list[str]:
+    columns = {"images": "", "": "", **dict.fromkeys([*SORTS, "all copies"], ".1%"), "false pairs": ""}
+    columns |= {"of pairs found": ".2%", "of all pairs": ".1e", "largest group": "", "seconds": ".0f"}
+    keys, rows = ["recall_of_all", "false_pairs", "false_of_found", "false_of_all_pairs"], []
+    for cell in cells:
+        for method, score in cell.get("scores", {}).items():
+            figures = [*score["recall"].values(), *(score[key] for key in keys), score.get("largest_group", "")]
+            rows.append([f"{cell['images']} {cell['kind']}", method, *figures, score["seconds"]])
     lines = [
-        "# Copies among images",
-        "",
-        f"`python benchmarks/duplicates.py`, {results['machine']}. {results['remark']}".strip(),
-        "",
-        __doc__.split("\n\n")[1].replace("\n", " "),
-        "",
+        __doc__.split("\n\n")[2].replace("\n", " ").strip() + "\n",
         "False pairs are pairs put together of which neither is the other's planted copy; the data's own repeats are "
-        "among them. Pairs of `find_duplicates` are those within its groups.",
-        "",
-        f"| images | | {' | '.join(SORTS)} | all copies | false pairs | of pairs found | of all pairs | largest group "
-        "| seconds |",
-        "|---|---|" + "---|" * (len(SORTS) + 6),
+        "among them. Pairs of `find_duplicates` are those within its groups.\n",
+        *table(columns, rows),
     ]
-    for kind, of_kind in results["kinds"].items():
-        for method, score in of_kind.items():
-            if method == "images":
-                continue
-            recall = " | ".join(f"{100 * value:.1f} %" for value in score["recall"].values())
-            lines.append(
-                f"| {of_kind['images']} {kind} | {method} | {recall} | {100 * score['recall_of_all']:.1f} % | "
-                f"{score['false_pairs']} | {100 * score['false_of_found']:.2f} % | "
-                f"{score['false_of_all_pairs']:.1e} | {score.get('largest_group', '')} | {score['seconds']:.0f} |"
-            )
-    if results["times"]:
-        sizes = np.array([int(n) for n in results["times"]])
-        lines += ["", "Fashion-MNIST's training images, without copies, seconds:", ""]
-        lines += ["| images | decode | search | compare | pairs compared |", "|---|---|---|---|---|"]
-        for n, row in results["times"].items():
-            lines.append(f"| {n} | {row['decode']:.1f} | {row['search']:.2f} | {row['compare']:.2f} | {row['pairs']} |")
-        if len(sizes) > 1:
-            parts = {part: [row[part] for row in results["times"].values()] for part in ("decode", "search", "compare")}
-            parts["all"] = np.sum(list(parts.values()), axis=0)
-            slopes = {part: np.polyfit(np.log(sizes), np.log(seconds), 1)[0] for part, seconds in parts.items()}
-            fitted = ", ".join(f"{part} {slope:.2f}" for part, slope in slopes.items())
-            lines += ["", f"Fitted exponents of the number of images: {fitted}."]
-    return "\n".join(lines) + "\n"
+    times = [cell for cell in cells if "time of" in cell]
+    if times:
+        columns = {"images": "", "decode": ".1f", "search": ".2f", "compare": ".2f", "pairs compared": ""}
+        rows = [[cell[key] for key in ("n", "decode", "search", "compare", "pairs")] for cell in times]
+        lines += ["Fashion-MNIST's training images, without copies, seconds:\n", *table(columns, rows)]
+    if len(times) > 1:
+        parts = {part: np.array([cell[part] for cell in times]) for part in ("decode", "search", "compare")}
+        parts["all"] = sum(parts.values())
+        sizes = np.log([cell["n"] for cell in times])
+        slopes = [f"{part} {np.polyfit(sizes, np.log(took), 1)[0]:.2f}" for part, took in parts.items()]
+        lines += [f"Fitted exponents of the number of images: {', '.join(slopes)}."]
+    return lines
 
 
-def processor() -> str:
-    """Name the machine."""
-    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []:
-        if line.startswith("model name"):
-            return f"{line.split(':')[1].strip()}, {os.cpu_count()} cores"
-    return platform.processor() or platform.machine()
-
-
-def save(results: dict) -> None:
-    """Write the figures and the report."""
-    RESULTS.write_text(json.dumps(results, ensure_ascii=False) + "\n")
-    REPORT.write_text(report(results))
-
-
-def main() -> None:
-    """Measure and write the report."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kind", action="append", choices=list(KINDS), help="all of them by default")
-    parser.add_argument("--n", type=int, default=2_000, help="images of a kind, where it has so many")
-    parser.add_argument("--seed", type=int, default=77)
-    parser.add_argument("--sizes", type=int, nargs="*", default=[1_000, 2_000, 4_000, 8_000, 16_000])
-    parser.add_argument("--remark", default="", help="for the report: what else the machine was doing, for instance")
-    options = parser.parse_args()
-    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"kinds": {}, "times": {}}
-    results |= {"machine": processor(), "remark": options.remark or results.get("remark", "")}
-    for n in options.sizes:
-        results["times"][str(n)] = timed(n)
-        print(n, results["times"][str(n)], flush=True)
-    for kind in KINDS if options.kind is None else options.kind:
-        results["kinds"][kind] = measured(kind, options.n, options.seed)
-        print(kind, json.dumps(results["kinds"][kind], indent=1)[:4_000], flush=True)
-        save(results)
-    save(results)
-
+TITLE, DEFAULTS = "Copies among images", defaults_of(find_duplicates)
+BENCHMARK = Benchmark(__file__, __doc__, TITLE, plan, measure, report, defaults=DEFAULTS)
 
 if __name__ == "__main__":
-    main()
+    BENCHMARK.main()

@@ -1,75 +1,60 @@
-"""Accuracy of pretrained features + a linear SVM on the ELPV solar cells.
+"""Accuracy of pretrained features + a linear SVM on the ELPV solar cells, in float32 and in bfloat16.
 
-Protocol: five random 75/25 splits, stratified over label × module type (8 strata: four probabilities of a
-defect, mono and poly). C is chosen on each training part by cross-validation. Published figures, of other splits
-(Deitsch et al. 2019): hand-made features + SVM 0.824, fine-tuned VGG-19 0.884.
+    python benchmarks/elpv.py --only precision=bfloat16
 
-    python benchmarks/elpv.py            # prints a table, writes benchmarks/results/elpv-float32.csv
+Five random 75/25 splits, stratified over label × module type (8 strata: four probabilities of a defect, mono and poly).
+C is chosen on each training part by cross-validation. Published figures, of other splits (Deitsch et al. 2019):
+hand-made features + SVM 0.824, fine-tuned VGG-19 0.884.
 """
-
-from __future__ import annotations
-
-import argparse
-import time
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from sklearn.metrics import f1_score, roc_auc_score
-from sklearn.model_selection import GridSearchCV, train_test_split
+from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
+from _cells import Benchmark, Cell, defaults_of, seconds, table
+from problems import load
 from sktransfer import PretrainedCNNFeatures
-from sktransfer.datasets import load_elpv
-
-RESULTS = Path(__file__).parent / "results"
 
 
-def linear_svm() -> GridSearchCV:
-    """StandardScaler + LinearSVC, C by inner five-fold cross-validation."""
+def plan(tiny: bool) -> list[Cell]:
+    problem, seeds = ("tiny", 1) if tiny else ("elpv", 5)
+    precisions = "float32", "bfloat16"
+    return [{"precision": each, "seed": seed, "problem": problem} for each in precisions for seed in range(seeds)]
+
+
+def measure(precision: str, seed: int, problem: str) -> dict[str, float]:
+    """Search C on one training part and test on the other."""
+    images = load(problem, seed)
+    features = PretrainedCNNFeatures(precision=precision, verbose=1, **images.params).fit(images.X_train)
+    X_train, X_test = features.transform(images.X_train), features.transform(images.X_test)  # stored after one split
     pipeline = make_pipeline(StandardScaler(), LinearSVC())
-    return GridSearchCV(pipeline, {"linearsvc__C": np.logspace(-5, -2, 7)}, cv=5, n_jobs=2)
+    search = GridSearchCV(pipeline, {"linearsvc__C": np.logspace(-5, -2, 7)}, cv=5, n_jobs=2)
+    took = seconds(lambda: search.fit(X_train, images.y_train))
+    return {
+        "C": search.best_params_["linearsvc__C"],
+        "accuracy": search.score(X_test, images.y_test),
+        "f1": f1_score(images.y_test, search.predict(X_test)),
+        "auc": roc_auc_score(images.y_test, search.decision_function(X_test)),
+        "seconds": took,
+    }
 
 
-def run(seeds: int, image_size: int | None, precision: str) -> pd.DataFrame:
-    """Return one row per seed."""
-    cells = load_elpv()
-    strata = [f"{p:.2f} {kind}" for p, kind in zip(cells.probability, cells.module_type, strict=True)]
-    start = time.perf_counter()
-    features = PretrainedCNNFeatures(image_size=image_size, precision=precision, verbose=1).fit_transform(cells.data)
-    print(f"features of {len(features)} photos in {time.perf_counter() - start:.1f} s")
+def report(cells: list[Cell]) -> list[str]:
+    """Return mean ± standard deviation over the splits."""
     rows = []
-    for seed in range(seeds):
-        train, test = train_test_split(np.arange(len(features)), test_size=0.25, stratify=strata, random_state=seed)
-        start = time.perf_counter()
-        search = linear_svm().fit(features[train], cells.target[train])
-        rows.append(
-            {
-                "seed": seed,
-                "C": search.best_params_["linearsvc__C"],
-                "accuracy": search.score(features[test], cells.target[test]),
-                "f1": f1_score(cells.target[test], search.predict(features[test])),
-                "auc": roc_auc_score(cells.target[test], search.decision_function(features[test])),
-                "seconds": time.perf_counter() - start,
-            }
-        )
-        print(rows[-1])
-    return pd.DataFrame(rows)
+    for precision, found in pd.DataFrame(cells).groupby("precision", sort=False):
+        scores = [f"{found[score].mean():.4f} ± {found[score].std():.4f}" for score in ("accuracy", "f1", "auc")]
+        rows.append([precision, len(found), *scores, found.seconds.mean()])
+    columns = dict.fromkeys(["precision", "splits", "accuracy", "F1", "AUC"], "")
+    return table({**columns, "search of C, s": ".1f"}, rows)
 
 
-def main() -> None:
-    """Run the benchmark and report means and spreads."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--image-size", type=int, default=None)
-    parser.add_argument("--precision", default="float32", choices=["float32", "bfloat16"])
-    arguments = parser.parse_args()
-    table = run(arguments.seeds, arguments.image_size, arguments.precision)
-    table.to_csv(RESULTS / f"elpv-{arguments.precision}.csv", index=False)
-    print(table.drop(columns=["seed", "C"]).agg(["mean", "std"]).round(4).to_string())
-
+TITLE, DEFAULTS = "A linear SVM on features of solar cells", defaults_of(PretrainedCNNFeatures())
+BENCHMARK = Benchmark(__file__, __doc__, TITLE, plan, measure, report, defaults=DEFAULTS)
 
 if __name__ == "__main__":
-    main()
+    BENCHMARK.main()

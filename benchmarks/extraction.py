@@ -1,37 +1,32 @@
-"""Images per second of feature extraction, beside every peer, on the same files in the same run.
+"""Images per second of feature extraction, beside other packages, on the same files in the same run.
 
-Peers: embetter's TimmEncoder, img2vec-pytorch, a plain timm loop with a DataLoader, and hand-written OpenVINO and ONNX
-Runtime loops. All with EfficientNet-Lite0 at 224 pixels, but img2vec, which has no Lite0 (its ResNet-18).
+Needs: pip install embetter img2vec-pytorch openvino onnxruntime onnx onnxscript
 
-    pip install embetter img2vec-pytorch openvino onnxruntime onnx onnxscript
-    python benchmarks/extraction.py            # prints, writes docs/benchmarks/extraction.md
-
-Photos: ../shared/data/clothing where present, else generated JPEGs of the same size; and 12-megapixel JPEGs made from
-scikit-learn's sample photo. Finished cells are kept in benchmarks/results/ and not run twice (--again forgets them).
+The others are embetter's TimmEncoder, img2vec-pytorch, a plain timm loop with a DataLoader, and hand-written OpenVINO
+and ONNX Runtime loops. All use EfficientNet-Lite0 at 224 pixels, except img2vec, which has no Lite0 (its ResNet-18).
+The photos are those of clothes (see problems.py), or generated JPEGs of the same size if they are missing, and JPEGs of
+12 megapixels made from scikit-learn's sample photo.
 """
 
-from __future__ import annotations
-
-import argparse
-import functools
-import json
-import platform
-import resource
+import statistics
 import subprocess
 import sys
 import tempfile
-import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import timm
 import torch
 from PIL import Image
-from sklearn.datasets import load_sample_image
+from sklearn.model_selection import GridSearchCV
 
-from rows import forget_rows
+from _cells import Benchmark, Cell, defaults_of, median_seconds, named_cells, seconds
+from peers import Files, plain_training
+from problems import forget_rows, large_photos, photos
 from sktransfer import FineTunedCNNClassifier, PretrainedCNNFeatures, set_cache_limits
 from sktransfer._frozen._backbones import load_backbone
 from sktransfer._frozen._engines import make_engine
@@ -39,48 +34,14 @@ from sktransfer._frozen._extraction import Extractor
 from sktransfer._frozen._weights import embedded_lite_weights, read_weights
 from sktransfer._images._collection import as_images
 
-HERE = Path(__file__).parent
-RESULTS = HERE / "results" / "extraction.json"
-REPORT = HERE.parent / "docs" / "benchmarks" / "extraction.md"
-CLOTHING = HERE.parents[1] / "shared" / "data" / "clothing"
 CPU = torch.device("cpu")
 PRECISIONS = ("float32", "bfloat16")
-
-Cell = dict[str, float]
+Compute = Callable[[torch.Tensor], np.ndarray]  # from a batch of normalised images to features
 
 
 def rate(n: int, work: Callable[[], object], repeats: int = 3) -> float:
-    """Return images per second, the median of some runs after a warm-up."""
-    work()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - start)
-    return n / float(np.median(times))
-
-
-def photos(n: int) -> list[str]:
-    """Return n paths of ordinary photos."""
-    if CLOTHING.is_dir():
-        return sorted(str(path) for path in CLOTHING.glob("train/*/*.jpg"))[::2][:n]
-    folder = Path(tempfile.mkdtemp())
-    flower = Image.fromarray(load_sample_image("flower.jpg"))
-    for i in range(n):
-        flower.rotate(i).resize((400, 533)).save(folder / f"{i:04}.jpg", quality=60)
-    return sorted(str(path) for path in folder.iterdir())
-
-
-def large_photos(n: int) -> list[str]:
-    """Return n paths of 12-megapixel JPEGs."""
-    folder = Path(tempfile.mkdtemp())
-    china = Image.fromarray(load_sample_image("china.jpg"))
-    for i in range(n):
-        china.rotate(i % 5).resize((4000, 3000), Image.Resampling.BICUBIC).save(folder / f"{i:04}.jpg", quality=90)
-    return sorted(str(path) for path in folder.iterdir())
-
-
-# --- the peers ----------------------------------------------------------------------------------------------
+    """Return images per second."""
+    return n / median_seconds(work, repeats)
 
 
 def published_lite0() -> torch.nn.Module:
@@ -91,57 +52,38 @@ def published_lite0() -> torch.nn.Module:
     return network.eval()
 
 
-class Photos(torch.utils.data.Dataset):
-    """What tutorials write."""
-
-    def __init__(self, paths: list[str], transform) -> None:
-        self.paths, self.transform = paths, transform
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int):
-        return self.transform(Image.open(self.paths[index]).convert("RGB"))
+def normalised(stack: np.ndarray) -> Iterator[torch.Tensor]:
+    """Yield batches of 32 from a uint8 array in memory."""
+    for part in torch.from_numpy(stack).split(32):
+        yield (part.permute(0, 3, 1, 2).contiguous() / 255 - 0.5) / 0.5
 
 
-def timm_loop(paths: list[str], workers: int) -> Callable[[], np.ndarray]:
-    """Return the plain loop over files."""
-    network = published_lite0()
-    transform = timm.data.create_transform(**timm.data.resolve_data_config(model=network))
-    loader = torch.utils.data.DataLoader(Photos(paths, transform), batch_size=32, num_workers=workers)
-
-    def run() -> np.ndarray:
-        with torch.no_grad():
-            return torch.cat([network(batch) for batch in loader]).numpy()
-
-    return run
+def loop(compute: Compute, batches: Callable[[], Iterable[torch.Tensor]]) -> Callable[[], np.ndarray]:
+    """Return a loop over batches."""
+    return lambda: np.concatenate([compute(batch) for batch in batches()])
 
 
-def timm_loop_on_arrays(stack: np.ndarray) -> Callable[[], np.ndarray]:
-    """Return the plain loop over a uint8 array in memory."""
-    network = published_lite0()
+def loop_over_files(make: Callable[[int], Compute], paths: list[str], workers: int = 0) -> Callable[[], np.ndarray]:
+    """Return a loop over files; without workers it decodes between the batches."""
+    config = timm.data.resolve_data_config(model=timm.create_model("tf_efficientnet_lite0"))
+    files = Files(paths, np.zeros(len(paths)), timm.data.create_transform(**config))
+    loader = torch.utils.data.DataLoader(files, batch_size=32, num_workers=workers)
+    return loop(make(min(32, len(paths))), lambda: (images for images, _ in loader))
 
-    def run() -> np.ndarray:
-        out = []
-        with torch.no_grad():
-            for first in range(0, len(stack), 32):
-                batch = torch.from_numpy(stack[first : first + 32]).permute(0, 3, 1, 2).contiguous() / 255
-                out.append(network((batch - 0.5) / 0.5))
-        return torch.cat(out).numpy()
 
-    return run
+def timm_compute(n: int) -> Compute:
+    """Return the network as timm's users call it, for batches of any size."""
+    network = published_lite0().requires_grad_(False)
+    return lambda batch: network(batch).numpy()
 
 
 def embetter_encoder(paths: list[str]) -> Callable[[], np.ndarray]:
     """Return embetter's own encoder, given the same weights, since it cannot download any here."""
     from embetter.vision import TimmEncoder
 
-    original, network = timm.create_model, published_lite0()
-    timm.create_model = lambda name, pretrained=True, num_classes=0, **options: network
-    try:
+    network = published_lite0()
+    with mock.patch.object(timm, "create_model", lambda name, **options: network):
         encoder = TimmEncoder("tf_efficientnet_lite0")
-    finally:
-        timm.create_model = original
     return lambda: np.asarray(encoder.transform([Image.open(path).convert("RGB") for path in paths]))
 
 
@@ -149,96 +91,64 @@ def img2vec(paths: list[str]) -> Callable[[], object]:
     """Return img2vec's own loop; its weights are random here, which costs the same."""
     from img2vec_pytorch import img_to_vec
 
-    original = img_to_vec.resnet18
-    img_to_vec.resnet18 = lambda weights: original(weights=None)
-    try:
+    resnet18 = img_to_vec.resnet18
+    with mock.patch.object(img_to_vec, "resnet18", lambda weights: resnet18(weights=None)):
         encoder = img_to_vec.Img2Vec(cuda=False, model="resnet18")
-    finally:
-        img_to_vec.resnet18 = original
-
-    def run() -> list:
-        batches = [paths[first : first + 32] for first in range(0, len(paths), 32)]
-        return [encoder.get_vec([Image.open(path).convert("RGB") for path in batch]) for batch in batches]
-
-    return run
+    batches = [paths[first : first + 32] for first in range(0, len(paths), 32)]
+    return lambda: [encoder.get_vec([Image.open(path).convert("RGB") for path in batch]) for batch in batches]
 
 
-def openvino_compiled(precision: str) -> Callable[[np.ndarray], np.ndarray]:
-    """Return a model compiled by hand for batches of 32 normalised images."""
+def openvino_compute(precision: str, n: int) -> Compute:
+    """Return a model compiled by hand for batches of n normalised images."""
     import openvino
 
-    example = torch.zeros(32, 3, 224, 224)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        model = openvino.convert_model(published_lite0(), example_input=example)
-    model.reshape([32, 3, 224, 224])
-    hint = "bf16" if precision == "bfloat16" else "f32"
-    request = openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": hint}).create_infer_request()
-    return lambda batch: request.infer([batch])[0]
+        model = openvino.convert_model(published_lite0(), example_input=torch.zeros(n, 3, 224, 224))
+    model.reshape([n, 3, 224, 224])
+    hint = {"INFERENCE_PRECISION_HINT": "bf16" if precision == "bfloat16" else "f32"}
+    request = openvino.Core().compile_model(model, "CPU", hint).create_infer_request()
+    return lambda batch: request.infer([batch.numpy()])[0].copy()
 
 
-def loop_by_hand(paths: list[str], compute: Callable[[np.ndarray], np.ndarray]) -> Callable[[], np.ndarray]:
-    """Return a loop that decodes in line and computes; paths are a multiple of 32."""
-    transform = timm.data.create_transform(**timm.data.resolve_data_config(model=published_lite0()))
-
-    def run() -> np.ndarray:
-        out = []
-        for first in range(0, len(paths), 32):
-            batch = torch.stack([transform(Image.open(path).convert("RGB")) for path in paths[first : first + 32]])
-            out.append(compute(batch.numpy()).copy())
-        return np.concatenate(out)
-
-    return run
-
-
-def onnx_session() -> Callable[[np.ndarray], np.ndarray]:
-    """Return a hand-made ONNX Runtime session."""
+def onnx_compute(n: int) -> Compute:
+    """Return a hand-made ONNX Runtime session for batches of n normalised images."""
     import onnxruntime
 
-    path = Path(tempfile.mkdtemp()) / "lite0.onnx"
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
         warnings.simplefilter("ignore")
-        torch.onnx.export(published_lite0(), (torch.zeros(32, 3, 224, 224),), str(path), verbose=False)
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        torch.onnx.export(published_lite0(), (torch.zeros(n, 3, 224, 224),), f"{folder}/lite0.onnx", verbose=False)
+        session = onnxruntime.InferenceSession(f"{folder}/lite0.onnx", providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
-    return lambda batch: session.run(None, {name: batch})[0]
+    return lambda batch: session.run(None, {name: batch.numpy()})[0]
 
 
-# --- the cells ----------------------------------------------------------------------------------------------
+OTHERS: dict[str, Callable[[list[str]], Callable[[], object]]] = {
+    "embetter TimmEncoder": embetter_encoder,
+    "img2vec (ResNet-18)": img2vec,
+    "OpenVINO by hand, float32": partial(loop_over_files, partial(openvino_compute, "float32")),
+    "OpenVINO by hand, bfloat16": partial(loop_over_files, partial(openvino_compute, "bfloat16")),
+    "ONNX Runtime by hand": partial(loop_over_files, onnx_compute),
+}
 
 
-def ours(paths: list[str] | np.ndarray, **params) -> Callable[[], np.ndarray]:
-    """Return our extraction with the store off."""
-    model = PretrainedCNNFeatures(**params).fit(paths)
-    return lambda: model.transform(paths)
+def engine_loop(name: str, precision: str, canvases: np.ndarray) -> Callable[[], object]:
+    """Return a loop of one of our engines over canvases, 32 at a time."""
+    common = {"engine": name, "device": CPU, "precision": precision, "batch_size": 32}
+    engine = make_engine(load_backbone(), [8], "avg", 0, **common)
+    return lambda: [engine(canvases[first : first + 32]) for first in range(0, len(canvases), 32)]
 
 
-def in_batches(engine: Callable[[np.ndarray], object], canvases: np.ndarray) -> None:
-    """Run an engine over canvases, 32 at a time."""
-    for first in range(0, len(canvases), 32):
-        engine(canvases[first : first + 32])
-
-
-def arrays_in_memory() -> Cell:
-    """Compare on uint8 arrays of 224 pixels, where no resize is due."""
-    stack = np.random.default_rng(0).integers(0, 256, (256, 224, 224, 3), dtype=np.uint8)
-    out = {"plain timm loop": rate(256, timm_loop_on_arrays(stack), 2)}
-    backbone = load_backbone()
+def arrays_in_memory(tiny: bool) -> Cell:
+    """Compare on uint8 arrays of 224 pixels, which need no resizing."""
+    n = 2 if tiny else 256
+    stack = np.random.default_rng(0).integers(0, 256, (n, 224, 224, 3), dtype=np.uint8)
+    out = {"plain timm loop": rate(n, loop(timm_compute(n), partial(normalised, stack)), 2)}
     for precision in PRECISIONS:
-        common = {"device": CPU, "precision": precision, "batch_size": 32}
-        compute = openvino_compiled(precision)
-
-        def by_hand(compute=compute) -> np.ndarray:
-            parts = []
-            for first in range(0, 256, 32):
-                batch = stack[first : first + 32].transpose(0, 3, 1, 2).astype(np.float32) / 255
-                parts.append(compute((batch - 0.5) / 0.5).copy())
-            return np.concatenate(parts)
-
         for name in ("torch", "openvino"):
-            engine = make_engine(backbone, [8], "avg", 0, engine=name, **common)
-            out[f"{name} engine, {precision}"] = rate(256, functools.partial(in_batches, engine, stack))
-        out[f"OpenVINO by hand, {precision}"] = rate(256, by_hand)
+            out[f"{name} engine, {precision}"] = rate(n, engine_loop(name, precision, stack))
+        by_hand = loop(openvino_compute(precision, min(32, n)), partial(normalised, stack))
+        out[f"OpenVINO by hand, {precision}"] = rate(n, by_hand)
     out["torch engine / timm"] = out["torch engine, float32"] / out["plain timm loop"]
     for precision in PRECISIONS:
         ratio = out[f"openvino engine, {precision}"] / out[f"OpenVINO by hand, {precision}"]
@@ -246,58 +156,50 @@ def arrays_in_memory() -> Cell:
     return out
 
 
-def jpeg_files(paths: list[str], peers: bool = True) -> Cell:
-    """Compare end to end on files."""
-    n = len(paths)
-    out = {f"ours, {precision}": rate(n, ours(paths, precision=precision)) for precision in PRECISIONS}
-    images, extractor = as_images(paths), Extractor(load_backbone(), None, device=CPU)
-    out["ours, decoding alone"] = rate(n, lambda: extractor.canvases(images, np.arange(n)))
-    canvases = extractor.canvases(images, np.arange(n))
-    for precision in PRECISIONS:
-        engine = make_engine(
-            load_backbone(), [8], "avg", 0, engine="openvino", device=CPU, precision=precision, batch_size=32
-        )
-        work = functools.partial(in_batches, engine, canvases)
-        out[f"ours, computing alone, {precision}"] = rate(n, work)
-        sum_of_times = 1 / out["ours, decoding alone"] + 1 / out[f"ours, computing alone, {precision}"]
-        out[f"ours / (decoding + computing) in time, {precision}"] = 1 / out[f"ours, {precision}"] / sum_of_times
-    out["plain timm loop, DataLoader(2)"] = rate(n, timm_loop(paths, 2), 1)
-    out["plain timm loop, DataLoader(0)"] = rate(n, timm_loop(paths, 0), 1)
-    if peers:
-        out["embetter TimmEncoder"] = rate(n, embetter_encoder(paths), 1)
-        out["img2vec (ResNet-18)"] = rate(n, img2vec(paths), 1)
+def jpeg_files(write: Callable[[int, Path], list[str]], n: int, others: list[str], tiny: bool) -> Cell:
+    """Compare end to end on files, with the store off."""
+    set_cache_limits(memory_mb=0)
+    out: Cell = {}
+    with tempfile.TemporaryDirectory() as folder:
+        paths = write(2 if tiny else n, Path(folder))
+        rate_of = partial(rate, len(paths))
         for precision in PRECISIONS:
-            out[f"OpenVINO by hand, {precision}"] = rate(n, loop_by_hand(paths, openvino_compiled(precision)), 1)
-        out["ONNX Runtime by hand"] = rate(n, loop_by_hand(paths, onnx_session()), 1)
-    for peer in [name for name in out if not name.startswith("ours")]:
+            model = PretrainedCNNFeatures(precision=precision).fit(paths)
+            out[f"ours, {precision}"] = rate_of(partial(model.transform, paths))
+        extractor, everything = Extractor(load_backbone(), None, device=CPU), np.arange(len(paths))
+        out["ours, decoding alone"] = rate_of(lambda: extractor.canvases(as_images(paths), everything))
+        canvases = extractor.canvases(as_images(paths), everything)
         for precision in PRECISIONS:
-            out[f"ours, {precision} / {peer}"] = out[f"ours, {precision}"] / out[peer]
+            out[f"ours, computing alone, {precision}"] = rate_of(engine_loop("openvino", precision, canvases))
+            sum_of_times = 1 / out["ours, decoding alone"] + 1 / out[f"ours, computing alone, {precision}"]
+            out[f"ours / (decoding + computing) in time, {precision}"] = 1 / out[f"ours, {precision}"] / sum_of_times
+        for workers in (2, 0):
+            out[f"plain timm loop, DataLoader({workers})"] = rate_of(loop_over_files(timm_compute, paths, workers), 1)
+        for other in others:
+            try:
+                out[other] = rate_of(OTHERS[other](paths), 1)
+            except ModuleNotFoundError as error:
+                out[other] = f"not measured, {error}"
+                print(f"  {other}: {out[other]}", flush=True)
+    for other in [name for name in out if not name.startswith("ours") and not isinstance(out[name], str)]:
+        for precision in PRECISIONS:
+            out[f"ours, {precision} / {other}"] = out[f"ours, {precision}"] / out[other]
     return out
 
 
-def training_step() -> Cell:
-    """Compare a fit with nothing frozen with the plain loop, on images in memory."""
-    n = 128
+def training_step(tiny: bool) -> Cell:
+    """Compare a fit with nothing frozen with the plain loop, on images in memory and with the store off."""
+    set_cache_limits(memory_mb=0)
+    n = 4 if tiny else 128
     stack = np.random.default_rng(0).integers(0, 256, (n, 224, 224, 3), dtype=np.uint8)
     labels = np.arange(n) % 2
-    clf = FineTunedCNNClassifier(freeze=0, max_epochs=4, random_state=0).fit(stack, labels)
+    clf = FineTunedCNNClassifier(freeze=0, crop=True, max_epochs=2 if tiny else 4, random_state=0).fit(stack, labels)
     network = published_lite0()
     network.reset_classifier(2)
-    network.train()
-    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4)
-    targets = torch.from_numpy(labels)
-
-    def epoch() -> None:
-        for first in range(0, n, 32):
-            batch = torch.from_numpy(stack[first : first + 32]).permute(0, 3, 1, 2).contiguous() / 255
-            optimizer.zero_grad()
-            loss = torch.nn.functional.cross_entropy(network((batch - 0.5) / 0.5), targets[first : first + 32])
-            loss.backward()
-            optimizer.step()
-
-    plain = rate(n, epoch, 2)
-    ours_rate = n / float(np.median([record["seconds"] for record in clf.history_[1:]]))
-    return {"ours": ours_rate, "plain loop": plain, "ratio": ours_rate / plain}
+    times = plain_training(network, lambda: zip(normalised(stack), torch.from_numpy(labels).split(32), strict=True), 3)
+    ours = n / statistics.median(record["seconds"] for record in clf.history_[1:])
+    plain = n / statistics.median(times[1:])
+    return {"ours": ours, "plain loop": plain, "ratio": ours / plain}
 
 
 MEMORY = """
@@ -313,86 +215,48 @@ print(int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[
 """
 
 
-def memory_of_many_images() -> Cell:
+def memory_of_many_images(tiny: bool) -> Cell:
     """Return the peak memory beyond the output for a thousand and for a hundred thousand images."""
     with tempfile.TemporaryDirectory() as folder:
-        paths = []
-        for i in range(20):
-            paths.append(f"{folder}/{i}.png")
-            Image.fromarray(np.full((32, 32), i, dtype=np.uint8)).save(paths[-1])
+        paths = [f"{folder}/{i}.png" for i in range(20)]
+        for i, path in enumerate(paths):
+            Image.fromarray(np.full((32, 32), i, dtype=np.uint8)).save(path)
         out = {}
-        for n in (1_000, 100_000):
-            run = subprocess.run(
-                [sys.executable, "-c", MEMORY, str(n), *paths], check=True, capture_output=True, text=True
-            )
-            out[f"{n} images, peak MB beyond the output"] = float(run.stdout)
+        for n in (100, 200) if tiny else (1_000, 100_000):
+            command = [sys.executable, "-c", MEMORY, str(n), *paths]
+            out[f"{n} images, peak MB beyond the output"] = float(subprocess.check_output(command, text=True))
     low, high = out.values()
     return {**out, "growth MB": high - low}
 
 
-def grid_with_workers() -> Cell:
+def grid_with_workers(tiny: bool) -> Cell:
     """Time a grid search over fine-tuning with one worker and with two."""
-    from sklearn.model_selection import GridSearchCV
-
-    paths = photos(160)
-    labels = np.arange(len(paths)) % 2
-    out = {}
-    for n_jobs in (1, 2):
-        params = {"freeze": [4, 5], "lr": [1e-3, 3e-4]}
-        clf = FineTunedCNNClassifier(max_epochs=5, random_state=0)
-        search = GridSearchCV(clf, params, cv=3, n_jobs=n_jobs)
-        set_cache_limits(memory_mb=512)
-        forget_rows()
-        start = time.perf_counter()
-        search.fit(paths, labels)
-        out[f"n_jobs={n_jobs}, seconds"] = time.perf_counter() - start
-    set_cache_limits(memory_mb=0)
+    params, out = {"freeze": [4, 5], "lr": [1e-3, 3e-4]}, {}
+    clf = FineTunedCNNClassifier(max_epochs=1 if tiny else 5, random_state=0)
+    with tempfile.TemporaryDirectory() as folder:
+        paths = photos(12 if tiny else 160, Path(folder))
+        for n_jobs in (1, 2):
+            search = GridSearchCV(clf, params, cv=3, n_jobs=n_jobs)
+            forget_rows()
+            out[f"n_jobs={n_jobs}, seconds"] = seconds(partial(search.fit, paths, np.arange(len(paths)) % 2))
     return {**out, "two workers / one": out["n_jobs=2, seconds"] / out["n_jobs=1, seconds"]}
 
 
-CELLS: dict[str, tuple[str, Callable[[], Cell]]] = {
+CELLS = {
     "arrays in memory": ("wanted: torch ≥ 2.2 × timm, OpenVINO ≥ 0.95 × by hand", arrays_in_memory),
     "photos (JPEG, about 400 × 533)": (
         "wanted: ≤ 1.10 × the sum of times; float32 ≥ 3.7 × embetter, ≥ 3.5 × timm; bfloat16 ≥ 6 × embetter",
-        lambda: jpeg_files(photos(320)),
+        partial(jpeg_files, photos, 320, list(OTHERS)),
     ),
-    "photos of 12 megapixels": ("wanted: ≥ 3 × timm", lambda: jpeg_files(large_photos(64), peers=False)),
+    "photos of 12 megapixels": ("wanted: ≥ 3 × timm", partial(jpeg_files, large_photos, 64, [])),
     "training, nothing frozen": ("wanted: ≥ 2", training_step),
     "memory": ("wanted: growth < 300 MB", memory_of_many_images),
     "grid search with two workers": ("wanted: ≤ 1", grid_with_workers),
 }
 
-
-def main() -> None:
-    """Run the cells that are not finished, print all, write the report."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--again", action="store_true", help="run finished cells again")
-    parser.add_argument("--only", help="run cells whose name contains this")
-    arguments = parser.parse_args()
-    set_cache_limits(memory_mb=0)
-    done = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    for name, (_, work) in CELLS.items():
-        chosen = arguments.only is None or arguments.only in name
-        if chosen and (arguments.again or name not in done):
-            print(f"{name} …", flush=True)
-            done[name] = work()
-            RESULTS.write_text(json.dumps(done, indent=1))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    lines = ["# Extraction", "", "`python benchmarks/extraction.py`", ""]
-    machine = (
-        f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, peak memory {peak:.0f} MB"
-    )
-    lines += [
-        f"{machine}. EfficientNet-Lite0 at 224 pixels, batches of 32. Images per second unless said otherwise.",
-        "",
-    ]
-    for name, (note, _) in CELLS.items():
-        if name in done:
-            lines += [f"**{name}** ({note})", "", *(f"- {key}: {value:.3g}" for key, value in done[name].items()), ""]
-    REPORT.parent.mkdir(parents=True, exist_ok=True)
-    REPORT.write_text("\n".join(lines))
-    print("\n".join(lines))
-
+DEFAULTS = defaults_of(PretrainedCNNFeatures(), FineTunedCNNClassifier())
+NOTE = "EfficientNet-Lite0 at 224 pixels, batches of 32. Images per second unless said otherwise."
+BENCHMARK = Benchmark(__file__, __doc__, "Extraction", *named_cells(CELLS, digits=3), NOTE, DEFAULTS)
 
 if __name__ == "__main__":
-    main()
+    BENCHMARK.main()

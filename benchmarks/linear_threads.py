@@ -1,58 +1,61 @@
 """A logistic regression on features with one and with all threads of BLAS, alone and beside a busy process.
 
-    python benchmarks/linear_threads.py
-
-Random features of the shape that EfficientNet-Lite0's stages have, ten classes, C=100. Prints seconds and ratios, which
-STRAT-11 in docs/design/strategies.md quotes.
+Random features of the shape that EfficientNet-Lite0's stages have, ten classes, C=100.
 """
 
-from __future__ import annotations
-
-import multiprocessing
 import os
-import time
+import subprocess
+import sys
+from functools import partial
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
+from _cells import Benchmark, Cell, in_turn, median_ratio, seconds, table
+
 N_FEATURES, N_CLASSES = 2064, 10
-SIZES = (200, 500, 1_000, 5_000, 10_000)
 
 
-def seconds(n: int, threads: int) -> float:
+def plan(tiny: bool) -> list[Cell]:
+    """Return more sizes alone than beside a busy process, where the largest take too long."""
+    sizes = [20] if tiny else [200, 500, 1_000, 5_000, 10_000]
+    return [{"images": n, "busy": False} for n in sizes] + [{"images": n, "busy": True} for n in sizes[:3]]
+
+
+def fit_seconds(n: int, threads: int) -> float:
     """Fit once to random features, the same each time."""
     rng = np.random.default_rng(0)
     X = rng.normal(size=(n, N_FEATURES)).astype(np.float32)
     X /= np.linalg.norm(X, axis=1, keepdims=True)
     y = rng.integers(N_CLASSES, size=n)
     with threadpool_limits(threads, user_api="blas"):
-        start = time.perf_counter()
-        LogisticRegression(C=100, max_iter=1000).fit(X, y)
-        return time.perf_counter() - start
+        return seconds(lambda: LogisticRegression(C=100, max_iter=1000).fit(X, y))
 
 
-def spin() -> None:
-    """Keep a core busy."""
-    while True:
-        pass
-
-
-def main() -> None:
-    """Print a table."""
+def measure(images: int, busy: bool) -> Cell:
+    """Fit with all threads and with one thread in turn, three times."""
     cores = os.cpu_count() or 1
-    print(f"{cores} cores\n\n| images | | 1 thread, s | {cores} threads, s | ratio |\n|---|---|---|---|---|")
-    seconds(SIZES[0], 1)
-    for beside in ("alone", "beside a busy process"):
-        other = multiprocessing.Process(target=spin, daemon=True)
-        if beside != "alone":
-            other.start()
-        for n in SIZES if beside == "alone" else SIZES[:3]:
-            one, all_of_them = seconds(n, 1), seconds(n, cores)
-            print(f"| {n} | {beside} | {one:.2f} | {all_of_them:.2f} | {all_of_them / one:.1f} |", flush=True)
-        if other.is_alive():
-            other.terminate()
+    work = partial(fit_seconds, images, cores), partial(fit_seconds, images, 1)
+    other = subprocess.Popen([sys.executable, "-c", "while True: pass"]) if busy else None
+    try:
+        pairs = in_turn(*work, repeats=3)
+    finally:
+        if other is not None:
+            other.kill()
+            other.wait()
+    every, one = np.median(pairs, axis=0)
+    return {"cores": cores, "1 thread": one, "all threads": every, "ratio": median_ratio(pairs)}
 
+
+def report(cells: list[Cell]) -> list[str]:
+    columns = {"images": "", "busy": "", "cores": "", "1 thread": ".2f", "all threads": ".2f", "ratio": ".1f"}
+    rows = [["yes" if key == "busy" and cell[key] else cell[key] for key in columns] for cell in cells]
+    return table(columns, rows)
+
+
+NOTE = "Seconds of a fit, alone and beside a busy process; the ratio is all threads over one."
+BENCHMARK = Benchmark(__file__, __doc__, "Logistic regressions and threads", plan, measure, report, NOTE)
 
 if __name__ == "__main__":
-    main()
+    BENCHMARK.main()

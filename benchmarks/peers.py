@@ -1,14 +1,14 @@
-"""The neighbours' recipes, on the same backbone, weights and splits as ours.
+"""What others do: a plain training loop, and the recipes of other packages on the backbone and weights of ours.
 
-Each function trains on the problem's training images and returns the probabilities of the test images' classes
-with the seconds that training took.
+A recipe trains on the problem's training images, and returns the probabilities of the test images' classes and the
+seconds that training took.
 """
-
-from __future__ import annotations
 
 import copy
 import tempfile
 import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +19,23 @@ from skorch.callbacks import Freezer, LRScheduler
 from torch import nn
 from torchvision.transforms import v2
 
+from _cells import seconds
 from problems import Problem
 from sktransfer._frozen._backbones import load_backbone
 
-BACKBONE = "efficientnet_lite0"
+
+def plain_training(network: nn.Module, batches: Callable[[], Iterable], epochs: int) -> list[float]:
+    """Train with a plain torch loop; return the seconds of each epoch."""
+    optimizer = torch.optim.AdamW([p for p in network.parameters() if p.requires_grad], lr=1e-4)
+    network.train()
+
+    def epoch() -> None:
+        for inputs, labels in batches():
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(network(inputs), labels).backward()
+            optimizer.step()
+
+    return [seconds(epoch) for _ in range(epochs)]
 
 
 def _files(images: np.ndarray, folder: Path, prefix: str) -> list[str]:
@@ -35,81 +48,55 @@ def _files(images: np.ndarray, folder: Path, prefix: str) -> list[str]:
     return [str(path) for path in paths]
 
 
-def fastai_fine_tune(problem: Problem, seed: int, epochs: int = 5) -> tuple[np.ndarray, float]:
+def fastai_fine_tune(problem: Problem, seed: int) -> tuple[np.ndarray, float]:
     """Train as fastai's ``fine_tune(5)`` does: one epoch of its head, five of everything.
 
     All its defaults (batches of 64, `aug_transforms`); vertical flips are added where ours turn the images too.
     """
-    from fastai.vision.all import (
-        CategoryBlock,
-        DataBlock,
-        ImageBlock,
-        IndexSplitter,
-        Learner,
-        Normalize,
-        Resize,
-        apply_init,
-        aug_transforms,
-        create_head,
-        default_split,
-        set_seed,
-    )
+    from fastai.vision import all as fastai
 
-    set_seed(seed)
-    backbone = load_backbone(BACKBONE, "default", 0)
+    fastai.set_seed(seed)
+    backbone = load_backbone()
     with tempfile.TemporaryDirectory() as folder:
         train = _files(problem.X_train, Path(folder), "train")
         test = _files(problem.X_test, Path(folder), "test")
         # fastai wants a validation set: a batch of eight training images, so that it costs nothing.
         labels = dict(zip(train, problem.y_train.tolist(), strict=True))
         items = [*train, *train[:8]]
-        block = DataBlock(
-            blocks=(ImageBlock, CategoryBlock(vocab=np.unique(problem.y_train).tolist())),
+        block = fastai.DataBlock(
+            blocks=(fastai.ImageBlock, fastai.CategoryBlock(vocab=np.unique(problem.y_train).tolist())),
             get_y=lambda path: labels[path],
-            splitter=IndexSplitter(range(len(train), len(items))),
-            item_tfms=Resize(backbone.preprocessing.size[0]),
+            splitter=fastai.IndexSplitter(range(len(train), len(items))),
+            item_tfms=fastai.Resize(backbone.preprocessing.size[0]),
             batch_tfms=[
-                *aug_transforms(flip_vert=problem.augment == "any_orientation"),
-                Normalize.from_stats(backbone.preprocessing.mean, backbone.preprocessing.std),
+                *fastai.aug_transforms(flip_vert=problem.augment == "any_orientation"),
+                fastai.Normalize.from_stats(backbone.preprocessing.mean, backbone.preprocessing.std),
             ],
         )
         start = time.perf_counter()
         loaders = block.dataloaders(items)
         body = copy.deepcopy(backbone.stages).requires_grad_(True)
-        head = create_head(1280, len(np.unique(problem.y_train)))
-        learner = Learner(loaders, nn.Sequential(body, head), splitter=default_split)
-        apply_init(learner.model[1], nn.init.kaiming_normal_)
+        head = fastai.create_head(1280, len(np.unique(problem.y_train)))
+        learner = fastai.Learner(loaders, nn.Sequential(body, head), splitter=fastai.default_split)
+        fastai.apply_init(learner.model[1], nn.init.kaiming_normal_)
         with learner.no_bar(), learner.no_logging():
-            learner.fine_tune(epochs)
-            seconds = time.perf_counter() - start
+            learner.fine_tune(5 if problem.max_epochs == "auto" else problem.max_epochs)
+            took = time.perf_counter() - start
             probabilities, _ = learner.get_preds(dl=loaders.test_dl(test))
-    return probabilities.numpy(), seconds
+    return probabilities.numpy(), took
 
 
-class _Files(torch.utils.data.Dataset):
-    """Images by path, transformed."""
+class Files(torch.utils.data.Dataset):
+    """Images by path, as tutorials read them."""
 
-    def __init__(self, paths: list[str], labels: np.ndarray, transform: v2.Transform) -> None:
+    def __init__(self, paths: list[str], labels: np.ndarray, transform: Callable) -> None:
         self.paths, self.labels, self.transform = paths, labels, transform
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-        with Image.open(self.paths[index]) as image:
-            return self.transform(image.convert("RGB")), int(self.labels[index])
-
-
-class _PretrainedModel(nn.Module):
-    def __init__(self, n_classes: int) -> None:
-        super().__init__()
-        self.model = nn.Sequential()
-        self.model.add_module("body", copy.deepcopy(load_backbone(BACKBONE, "default", 0).stages).requires_grad_(True))
-        self.model.add_module("pool", nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()))
-        self.model.add_module("fc", nn.Linear(1280, n_classes))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.model(x)
+        return self.transform(Image.open(self.paths[index]).convert("RGB")), int(self.labels[index])
 
 
 def skorch_tutorial(problem: Problem, seed: int) -> tuple[np.ndarray, float]:
@@ -120,38 +107,31 @@ def skorch_tutorial(problem: Problem, seed: int) -> tuple[np.ndarray, float]:
     """
     torch.manual_seed(seed)
     classes, positions = np.unique(problem.y_train, return_inverse=True)
-    preprocessing = load_backbone(BACKBONE, "default", 0).preprocessing
-    last = [
-        v2.ToImage(),
-        v2.ToDtype(torch.float32, scale=True),
-        v2.Normalize(preprocessing.mean, preprocessing.std),
-    ]
-    (size, _), crop = preprocessing.size, preprocessing.crop_fraction
+    backbone = load_backbone()
+    mean, std, (size, _) = backbone.preprocessing.mean, backbone.preprocessing.std, backbone.preprocessing.size
+    last = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(mean, std)]
     augmented = v2.Compose([v2.RandomResizedCrop(size), v2.RandomHorizontalFlip(), *last])
-    plain = v2.Compose([v2.Resize(round(size / crop)), v2.CenterCrop(size), *last])
+    resize = v2.Resize(round(size / backbone.preprocessing.crop_fraction))
+    plain = v2.Compose([resize, v2.CenterCrop(size), *last])
+    body = copy.deepcopy(backbone.stages).requires_grad_(True)
+    head = nn.Linear(1280, len(classes))
     net = NeuralNetClassifier(
-        _PretrainedModel,
+        nn.Sequential(OrderedDict(body=body, pool=nn.AdaptiveAvgPool2d(1), flat=nn.Flatten(), fc=head)),
         criterion=nn.CrossEntropyLoss,
         lr=0.001,
         batch_size=4,
-        max_epochs=25,
-        module__n_classes=len(classes),
+        max_epochs=25 if problem.max_epochs == "auto" else problem.max_epochs,
         optimizer=torch.optim.SGD,
         optimizer__momentum=0.9,
         iterator_train__shuffle=True,
         train_split=None,
-        callbacks=[
-            LRScheduler(policy="StepLR", step_size=7, gamma=0.1),
-            Freezer(lambda name: not name.startswith("model.fc")),
-        ],
+        callbacks=[LRScheduler(policy="StepLR", step_size=7, gamma=0.1), Freezer(["body.*"])],
         classes=np.arange(len(classes)),
         device="cuda" if torch.cuda.is_available() else "cpu",
         verbose=0,
     )
     with tempfile.TemporaryDirectory() as folder:
-        train = _files(problem.X_train, Path(folder), "train")
-        test = _files(problem.X_test, Path(folder), "test")
-        start = time.perf_counter()
-        net.fit(_Files(train, positions, augmented), None)
-        seconds = time.perf_counter() - start
-        return net.predict_proba(_Files(test, np.zeros(len(test)), plain)), seconds
+        train = Files(_files(problem.X_train, Path(folder), "train"), positions, augmented)
+        test = Files(_files(problem.X_test, Path(folder), "test"), np.zeros(len(problem.X_test)), plain)
+        took = seconds(lambda: net.fit(train, None))
+        return net.predict_proba(test), took

@@ -1,61 +1,42 @@
 """What each part of the fine-tuning recipe brings: the defaults, and the defaults with one thing changed.
 
-    python benchmarks/recipe.py                      # runs what is not finished yet, writes the table
-    python benchmarks/recipe.py --variant "freeze=2" --problem elpv
+    python benchmarks/recipe.py --only variant=freeze=2 problem=elpv
 
-Each variant is trained once per seed and tested with 1, 4 and 8 views. Finished cells are kept in
-benchmarks/results/. A run on two cores takes about seven minutes.
+Each cell trains once and tests with 1, 4 and 8 views, which takes about ten minutes on two cores. Needs what
+accuracy.py needs, except for fastai.
 """
 
-from __future__ import annotations
-
-import argparse
-import copy
-import json
-import time
-from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import numpy as np
 import pandas as pd
 import torch
-from sklearn.metrics import accuracy_score, roc_auc_score
 from skorch.callbacks import Callback
+from torch.optim.swa_utils import AveragedModel
 
-from accuracy import DOCS, machine
-from problems import Problem, load
-from rows import forget_rows
+from _cells import Benchmark, Cell, defaults_of, seconds, table
+from problems import Problem, forget_rows, load
 from sktransfer import FineTunedCNNClassifier
 from sktransfer._finetuning import _training
 
-RESULTS = Path(__file__).parent / "results" / "recipe.jsonl"
 PROBLEMS = ["elpv", "clothing", "wallpaper-natural-60", "fashion-1000"]
-VIEWS = [1, 4, 8]
+SEEDS, VIEWS = 2, [1, 4, 8]
 
 
 class WeightAverage(Callback):
-    """Ends training with the exponential moving average of the weights."""
-
-    def __init__(self, decay: float = 0.99) -> None:
-        self.decay = decay
+    """End training with an exponential moving average of the weights, which moves faster in the beginning."""
 
     def on_train_begin(self, net, **kwargs) -> None:
-        """Start from the first weights."""
-        self.average_ = copy.deepcopy(net.module_)
-        self.step_ = 0
+        def moved(mean: torch.Tensor, value: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
+            return mean.lerp(value, 1 - min(0.99, (1 + int(step)) / (10 + int(step))))
 
-    def on_batch_end(self, net, training, **kwargs) -> None:
-        """Move the average towards the weights; faster in the beginning."""
-        self.step_ += 1
-        decay = min(self.decay, (1 + self.step_) / (10 + self.step_))
-        with torch.no_grad():
-            for mean, value in zip(self.average_.parameters(), net.module_.parameters(), strict=True):
-                mean.lerp_(value, 1 - decay)
+        self.average_ = AveragedModel(net.module_, avg_fn=moved)
+
+    def on_batch_end(self, net, **kwargs) -> None:
+        self.average_.update_parameters(net.module_)
 
     def on_train_end(self, net, **kwargs) -> None:
-        """Take the average."""
-        net.module_.load_state_dict(self.average_.state_dict())
+        net.module_.load_state_dict(self.average_.module.state_dict())
 
 
 RANDOM_HEAD = "random first head"
@@ -76,88 +57,64 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "no dropout": {"dropout": 0.0},
     "no augmentation": {"augment": None},
     "eight stored views": {"n_views": 8},
-    "half the epochs": {"max_epochs": 0.5},
-    "twice the epochs": {"max_epochs": 2.0},
+    "half the epochs": {"epochs": 0.5},
+    "twice the epochs": {"epochs": 2.0},
     "300 pixels": {"image_size": 300},
 }
 
 
-def classifier(problem: Problem, variant: str, seed: int) -> FineTunedCNNClassifier:
-    """Return the classifier with the variant's parameters; a float as `max_epochs` is a share of the default."""
-    params = dict(VARIANTS[variant])
-    if "max_epochs" in params:
-        default = FineTunedCNNClassifier()
-        n_epochs = _training.resolve_recipe(default, len(problem.y_train), pretrained=True).max_epochs
-        params["max_epochs"] = max(1, round(params["max_epochs"] * n_epochs))
-    return FineTunedCNNClassifier(**{"augment": problem.augment, "random_state": seed, **params})
+def plan(tiny: bool) -> list[Cell]:
+    return [
+        {"problem": problem, "variant": variant, "seed": seed}
+        for seed in range(1 if tiny else SEEDS)
+        for variant in (["default", RANDOM_HEAD, "weight average", "twice the epochs"] if tiny else VARIANTS)
+        for problem in (["tiny"] if tiny else PROBLEMS)
+    ]
 
 
-def measure(problem: Problem, variant: str, seed: int) -> dict[str, float]:
+def classifier(images: Problem, variant: str, seed: int) -> FineTunedCNNClassifier:
+    """Return the classifier with the variant's parameters; ``epochs`` is a factor."""
+    effort = {"augment": images.augment, "max_epochs": images.max_epochs, "random_state": seed}
+    params = images.params | effort | VARIANTS[variant]
+    factor = params.pop("epochs", None)
+    estimator = FineTunedCNNClassifier(**params)
+    if factor is not None:
+        n_epochs = _training.resolve_recipe(estimator, len(images.y_train), pretrained=True).max_epochs
+        estimator.set_params(max_epochs=max(1, round(factor * n_epochs)))
+    return estimator
+
+
+def measure(problem: str, variant: str, seed: int) -> dict[str, float]:
     """Train once, and test with different numbers of views."""
+    images = load(problem, seed)
     forget_rows()
-    estimator = classifier(problem, variant, seed)
-    start = time.perf_counter()
-    if variant == RANDOM_HEAD:
-        with mock.patch.object(_training, "fit_first_head"):
-            estimator.fit(problem.X_train, problem.y_train)
-    else:
-        estimator.fit(problem.X_train, problem.y_train)
-    scores = {"fit_seconds": time.perf_counter() - start, "train_loss": estimator.history_[-1]["train_loss"]}
+    estimator = classifier(images, variant, seed)
+    original = _training.fit_first_head
+    with mock.patch.object(_training, "fit_first_head", mock.Mock() if variant == RANDOM_HEAD else original):
+        scores = {"fit_seconds": seconds(lambda: estimator.fit(images.X_train, images.y_train))}
+    scores["train_loss"] = estimator.history_[-1]["train_loss"]
     for n_views in VIEWS:
-        probabilities = estimator.set_params(tta=n_views).predict_proba(problem.X_test)
-        predicted = estimator.classes_[probabilities.argmax(axis=1)]
-        scores[f"accuracy, {n_views} views"] = accuracy_score(problem.y_test, predicted)
-        if len(estimator.classes_) == 2:
-            scores[f"AUC, {n_views} views"] = roc_auc_score(problem.y_test, probabilities[:, 1])
+        probabilities = estimator.set_params(tta=n_views).predict_proba(images.X_test)
+        scores |= {f"{name}, {n_views} views": score for name, score in images.scores(probabilities).items()}
     return scores
 
 
-def finished() -> pd.DataFrame:
-    """Return the finished cells, one row each."""
-    lines = RESULTS.read_text().splitlines() if RESULTS.exists() else []
-    return pd.DataFrame([json.loads(line) for line in lines], columns=None if lines else ["problem", "variant", "seed"])
+def report(cells: list[Cell]) -> list[str]:
+    """Return one row per variant and one column per problem."""
+    frame, columns = pd.DataFrame(cells), [f"accuracy, {n} views" for n in VIEWS]
+    problems, rows = list(frame.problem.unique()), []
+    for variant, of_variant in frame.groupby("variant", sort=False):
+        rows.append([variant])
+        for problem in problems:
+            found = of_variant[of_variant.problem == problem]
+            scores = " / ".join(f"{found[column].mean():.3f}" for column in columns)
+            rows[-1].append(f"{scores} ({len(found)}), {found.fit_seconds.mean():.0f} s" if len(found) else "")
+    return table(dict.fromkeys(["", *problems], ""), rows)
 
 
-def report() -> None:
-    """Write the table into the docs: one row per variant, one column per problem, means over seeds."""
-    cells = finished()
-    columns = [f"accuracy, {n} views" for n in VIEWS]
-    lines = ["# What each part of the recipe brings", "", "`python benchmarks/recipe.py`", "", f"{machine()}.", ""]
-    lines += ["Accuracy with 1 / 4 / 8 views at test time, mean over seeds (their number), seconds of training.", ""]
-    lines += [f"| | {' | '.join(PROBLEMS)} |", "|---|" + "---|" * len(PROBLEMS)]
-    for variant in VARIANTS:
-        entries = []
-        for problem in PROBLEMS:
-            rows = cells[(cells.problem == problem) & (cells.variant == variant)]
-            scores = " / ".join(f"{rows[column].mean():.3f}" for column in columns) if len(rows) else ""
-            entries.append(f"{scores} ({len(rows)}), {rows.fit_seconds.mean():.0f} s" if len(rows) else "")
-        if any(entries):
-            lines.append(f"| {variant} | {' | '.join(entries)} |")
-    (DOCS / "recipe.md").write_text("\n".join([*lines, ""]))
-    print("\n".join(lines))
-
-
-def main() -> None:
-    """Run what is not finished, and report."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--problem", nargs="+", choices=PROBLEMS, default=PROBLEMS)
-    parser.add_argument("--variant", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
-    parser.add_argument("--seeds", type=int, default=1)
-    arguments = parser.parse_args()
-    done = set(finished()[["problem", "variant", "seed"]].itertuples(index=False, name=None))
-    for seed in range(arguments.seeds):
-        for variant in arguments.variant:
-            for name in arguments.problem:
-                if (name, variant, seed) in done:
-                    continue
-                print(f"{name}, {variant}, seed {seed} … ", end="", flush=True)
-                scores = measure(load(name, seed), variant, seed)
-                cell = {"problem": name, "variant": variant, "seed": seed, **scores, "machine": machine()}
-                with RESULTS.open("a") as file:
-                    file.write(json.dumps(cell) + "\n")
-                print({key: np.round(value, 4) for key, value in scores.items()}, flush=True)
-    report()
-
+NOTE = "Accuracy with 1 / 4 / 8 views at test time, mean over seeds (their number), seconds of training."
+TITLE = "What each part of the recipe brings"
+BENCHMARK = Benchmark(__file__, __doc__, TITLE, plan, measure, report, NOTE, defaults_of(FineTunedCNNClassifier()))
 
 if __name__ == "__main__":
-    main()
+    BENCHMARK.main()

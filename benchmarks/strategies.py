@@ -1,82 +1,75 @@
 """Comparing strategies within ten minutes, what it costs, and whether the recommendation holds.
 
-    python benchmarks/strategies.py                       # runs what is not finished yet, writes the report
-    python benchmarks/strategies.py --problem clothing    # this problem alone
-    python benchmarks/strategies.py --kind cost --again   # once more
-    python benchmarks/strategies.py --report              # the report alone
-    python benchmarks/strategies.py --images 60 --minutes 0.5 --image-size 64    # a try; keeps nothing
+    python benchmarks/strategies.py --only problem=clothing kind=cost
 
 Three kinds of cells for each of three problems (600 solar cells, 900 photos of clothes, 17 × 60 wallpaper groups):
 
-- ``comparison``: `compare_strategies` with a budget of ten minutes and three folds. Wanted: done in ten minutes.
-- ``recommendation``: `recommend_strategy`; what it names is cross-validated on the same folds if the budget had left it
-  out. Wanted: within a point of the best that was found.
 - ``cost``: features + linear, features + SVM and the dense head, from an empty store: what is not training, that is
   features (computed, or looked up for each fold) and the search for copies. Wanted: at most 1.5 times one extraction.
+- ``comparison``: `compare_strategies` with a budget of ten minutes and three folds. Wanted: done in ten minutes.
+- ``recommendation``: `recommend_strategy`; the strategy that it names is cross-validated on the same folds if the
+  budget had left it out. Wanted: within a point of the best that was found. It needs the comparison.
 
-Finished cells are kept in benchmarks/results/strategies.jsonl. Needs what accuracy.py needs. Run it on a quiet machine:
-the budget is wall time.
+Needs what accuracy.py needs. Run it on a quiet machine, because the budget is wall time.
 """
 
-from __future__ import annotations
-
-import argparse
-import functools
-import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import numpy as np
-from sklearn.model_selection import train_test_split
 
-from accuracy import machine
-from problems import load
-from rows import forget_rows
+from _cells import Benchmark, Cell, defaults_of, seconds, table
+from problems import Problem, forget_rows, load
 from sktransfer import (
+    FineTunedCNNClassifier,
     PretrainedCNNFeatures,
     _strategies,
     compare_strategies,
+    make_feature_classifier,
     recommend_strategy,
 )
 from sktransfer._frozen._extraction import Extractor
 
-HERE = Path(__file__).parent
-RESULTS = HERE / "results" / "strategies.jsonl"
-REPORT = HERE.parent / "docs" / "benchmarks" / "strategies.md"
-PROBLEMS = {"elpv": "elpv-600", "clothing": "clothing", "wallpaper": "wallpaper-natural-60"}
+PROBLEMS = {"elpv": "elpv-600", "clothing": "clothing", "wallpaper": "wallpaper-natural-60", "tiny": "tiny"}
 FROZEN = ["features + linear", "features + SVM", "dense head"]
-FOLDS = 3
-POINT = 0.01
-
-Cell = dict[str, Any]
-Images = tuple[np.ndarray, np.ndarray, str]
+FOLDS, POINT = 3, 0.01
+YES = {True: "yes", False: "no"}
 
 
-def images_of(name: str, n: int | None) -> Images:
-    """Return images, labels and the augmentation that suits them; `n` of the images, stratified."""
-    problem = load(PROBLEMS[name], 0)
-    rows = np.arange(len(problem.y_train))
-    if n is not None and n < len(rows):
-        rows = train_test_split(rows, train_size=n, stratify=problem.y_train, random_state=0)[0]
-    return problem.X_train[rows], problem.y_train[rows], problem.augment
+def plan(tiny: bool) -> list[Cell]:
+    problems = ["tiny"] if tiny else ["elpv", "clothing", "wallpaper"]
+    cells = [{"problem": each, "kind": "cost", "repeat": n} for n in range(1 if tiny else 3) for each in problems]
+    return cells + [{"problem": each, "kind": kind} for kind in ("comparison", "recommendation") for each in problems]
 
 
-def comparison(images: Images, earlier: dict[str, Cell], minutes: float, **params: Any) -> Cell:
-    """Compare all strategies within the budget."""
-    X, y, augment = images
+def measure(problem: str, kind: str, repeat: int = 0) -> Cell:
+    """Measure one cell from an empty store."""
+    images = load(PROBLEMS[problem], 0)
     forget_rows()
-    start = time.perf_counter()
-    found = compare_strategies(X, y, cv=FOLDS, augment=augment, time_budget=60 * minutes, **params)
-    seconds = time.perf_counter() - start
+    if kind == "cost":
+        return cost(images)
+    if kind == "comparison":
+        return comparison(images, budget=3 if problem == "tiny" else 600)
+    wanted = {"problem": problem, "kind": "comparison"}
+    compared = [cell["results"] for cell in BENCHMARK.finished().values() if cell["settings"] == wanted]
+    if not compared:
+        raise FileNotFoundError(f"the comparison for {problem} comes first, and it is not finished")
+    return recommendation(images, compared[0]["scores"])
+
+
+def comparison(images: Problem, budget: float) -> Cell:
+    """Compare all strategies within the budget."""
+    X, y, start = images.X_train, images.y_train, time.perf_counter()
+    found = compare_strategies(X, y, cv=FOLDS, time_budget=budget, augment=images.augment, **images.params)
+    took = time.perf_counter() - start
     print(found.summary())
     return {
         "images": len(y),
-        "budget": 60 * minutes,
-        "seconds": seconds,
+        "budget": budget,
+        "seconds": took,
         "scores": {name: scores.tolist() for name, scores in found.scores_.items()},
         "seconds_each": found.seconds_,
         "left_out": found.left_out_,
@@ -84,22 +77,19 @@ def comparison(images: Images, earlier: dict[str, Cell], minutes: float, **param
     }
 
 
-def recommendation(images: Images, earlier: dict[str, Cell], minutes: float, **params: Any) -> Cell:
-    """Ask for a recommendation, and look at it on the folds of the comparison."""
-    X, y, augment = images
-    forget_rows()
-    start = time.perf_counter()
-    advice = recommend_strategy(X, y, augment=augment, **params)
-    seconds = time.perf_counter() - start
+def recommendation(images: Problem, compared: dict[str, list[float]]) -> Cell:
+    """Ask for a recommendation, and cross-validate it on the folds of the comparison."""
+    X, y, start = images.X_train, images.y_train, time.perf_counter()
+    advice = recommend_strategy(X, y, augment=images.augment, **images.params)
+    took = time.perf_counter() - start
     print(advice.summary())
-    compared = earlier["comparison"]["scores"]
     scores = compared.get(advice.strategy)
     if scores is None:
         chosen = {advice.strategy: advice.estimator}
-        scores = compare_strategies(X, y, strategies=chosen, cv=FOLDS, refit=False).scores_[advice.strategy].tolist()
+        scores = compare_strategies(X, y, strategies=chosen, cv=FOLDS, refit=False).scores_[advice.strategy]
     return {
         "strategy": advice.strategy,
-        "seconds": seconds,
+        "seconds": took,
         "skill": advice.skill,
         "distance": advice.distance,
         "expected_minutes": advice.minutes,
@@ -109,151 +99,69 @@ def recommendation(images: Images, earlier: dict[str, Cell], minutes: float, **p
     }
 
 
-def cost(images: Images, earlier: dict[str, Cell], minutes: float, **params: Any) -> Cell:
-    """Hold what the three frozen strategies spend on features and on the search for copies against one extraction."""
-    X, y, _ = images
+def cost(images: Problem) -> Cell:
+    """Compare what the three frozen strategies spend on features and on the search for copies with one extraction."""
+    X, y, params = images.X_train, images.y_train, images.params
     PretrainedCNNFeatures(layer="all", **params).fit_transform(X[:33])  # loads and compiles
     forget_rows()
-    start = time.perf_counter()
-    PretrainedCNNFeatures(layer="all", normalize=True, **params).fit_transform(X)
-    extraction = time.perf_counter() - start
-
+    features = PretrainedCNNFeatures(layer="all", normalize=True, **params)
+    extraction = seconds(lambda: features.fit_transform(X))
     forget_rows()
-    start = time.perf_counter()
-    with (
-        stopwatch(Extractor, "run") as features,
-        stopwatch(_strategies, "find_duplicates") as copies,
-    ):
-        compare_strategies(X, y, strategies=FROZEN, cv=FOLDS, refit=False, **params)
-    compared = time.perf_counter() - start
-    return {"extraction": extraction, "features": sum(features), "copies": sum(copies), "compared": compared}
+    with stopwatch(Extractor, "run") as extractions, stopwatch(_strategies, "find_duplicates") as searches:
+        compared = seconds(lambda: compare_strategies(X, y, strategies=FROZEN, cv=FOLDS, refit=False, **params))
+    return {"extraction": extraction, "features": sum(extractions), "copies": sum(searches), "compared": compared}
 
 
 @contextmanager
 def stopwatch(owner: Any, name: str) -> Iterator[list[float]]:
     """Note the seconds of each call of a function that is not called within itself."""
-    function, seconds = getattr(owner, name), []
+    function, noted = getattr(owner, name), []
 
-    @functools.wraps(function)
     def timed(*args: Any, **kwargs: Any) -> Any:
         start = time.perf_counter()
-        try:
-            return function(*args, **kwargs)
-        finally:
-            seconds.append(time.perf_counter() - start)
+        result = function(*args, **kwargs)
+        noted.append(time.perf_counter() - start)
+        return result
 
     with mock.patch.object(owner, name, timed):
-        yield seconds
+        yield noted
 
 
-KINDS: dict[str, Callable[..., Cell]] = {
-    "cost": cost,
-    "comparison": comparison,
-    "recommendation": recommendation,
-}
-
-
-def finished() -> dict[tuple[str, str], Cell]:
-    """Return the finished cells by problem and kind; of several the last."""
-    return {(cell["problem"], cell["kind"]): cell for cell in all_finished()}
-
-
-def all_finished() -> list[Cell]:
-    """Return the finished cells in the order in which they were run."""
-    return list(map(json.loads, RESULTS.read_text().splitlines())) if RESULTS.exists() else []
-
-
-def run(
-    problems: list[str], kinds: list[str], again: bool, n: int | None, minutes: float, image_size: int | None
-) -> None:
-    """Run the cells that are not finished, or all again; keep them unless this is a try on fewer images."""
-    a_try = n is not None or image_size is not None
-    done = {} if a_try else finished()
-    for kind in kinds:  # a recommendation may take longest
-        for name in problems:
-            if (name, kind) in done and not again:
-                continue
-            images = images_of(name, n)
-            print(f"\n{name}, {kind} …", flush=True)
-            earlier = {other: cell for (problem, other), cell in done.items() if problem == name}
-            cell = KINDS[kind](images, earlier, minutes, image_size=image_size)
-            cell = {"problem": name, "kind": kind, **cell, "machine": machine()}
-            done[name, kind] = cell
-            if a_try:
-                print(json.dumps(cell))
-                continue
-            with RESULTS.open("a") as file:
-                file.write(json.dumps(cell) + "\n")
-
-
-def report(cells: dict[tuple[str, str], Cell]) -> list[str]:
-    """Return the lines of the report."""
-    machines = sorted({cell["machine"] for cell in cells.values()})
-    lines = ["# Which strategy", "", "`python benchmarks/strategies.py`", "", f"{'; '.join(machines)}.", ""]
-    lines += [
-        f"**Comparison with a budget**, {FOLDS} folds: done in time?",
-        "",
-        "| problem | images | budget, s | took, s | |",
-        "|---|---|---|---|---|",
+def report(cells: list[Cell]) -> list[str]:
+    budgets, strategies, recommended, costs = [], [], [], []
+    for cell in cells:
+        problem = cell["problem"]
+        if cell["kind"] == "comparison":
+            in_time = YES[cell["seconds"] <= cell["budget"]]
+            budgets.append([problem, cell["images"], cell["budget"], cell["seconds"], in_time])
+            for name, scores in cell["scores"].items():
+                took = cell["seconds_each"][name]
+                strategies.append([problem, name, np.mean(scores), np.std(scores, ddof=1), took])
+            strategies += [[problem, name, "", "", why] for name, why in cell["left_out"].items()]
+        elif cell["kind"] == "recommendation":
+            name = cell["strategy"] + ("" if cell["within_budget"] else " (beyond the budget)")
+            figures = [cell[key] for key in ("score", "best", "skill", "distance", "seconds")]
+            recommended.append([problem, name, *figures, YES[cell["score"] >= cell["best"] - POINT]])
+        else:
+            spent = [cell[key] for key in ("extraction", "features", "copies", "compared")]
+            costs.append([problem, *spent, (cell["features"] + cell["copies"]) / cell["extraction"]])
+    advice = {"problem": "", "recommended": "", "its score": ".3f", "best": ".3f", "skill": ".2f", "distance": ".2f"}
+    spent = dict.fromkeys(["one extraction", "features", "search for copies", "with training"], ".1f")
+    return [
+        f"**Comparison with a budget**, {FOLDS} folds: done in time?\n",
+        *table({"problem": "", "images": "", "budget, s": ".0f", "took, s": ".0f", "": ""}, budgets),
+        *table({"problem": "", "strategy": "", "accuracy": ".3f", "spread": ".3f", "seconds": ".0f"}, strategies),
+        f"**Recommendation**: within {100 * POINT:.0f} point of the best that was found?\n",
+        *table({**advice, "took, s": ".0f", "": ""}, recommended),
+        "**Three frozen strategies**: what is not training, in extractions; seconds\n",
+        *table({"problem": "", **spent, "in extractions, wanted ≤ 1.5": ".2f"}, costs),
     ]
-    for name in PROBLEMS:
-        if cell := cells.get((name, "comparison")):
-            verdict = "yes" if cell["seconds"] <= cell["budget"] else "no"
-            lines.append(f"| {name} | {cell['images']} | {cell['budget']:.0f} | {cell['seconds']:.0f} | {verdict} |")
-    lines += ["", "| problem | strategy | accuracy | spread | seconds |", "|---|---|---|---|---|"]
-    for name in PROBLEMS:
-        if cell := cells.get((name, "comparison")):
-            lines += [
-                f"| {name} | {strategy} | {np.mean(scores):.3f} | {np.std(scores, ddof=1):.3f} "
-                f"| {cell['seconds_each'][strategy]:.0f} |"
-                for strategy, scores in cell["scores"].items()
-            ]
-            lines += [f"| {name} | {strategy} | | | {why} |" for strategy, why in cell["left_out"].items()]
-    lines += ["", f"**Recommendation**: within {100 * POINT:.0f} point of the best that was found?", ""]
-    lines += [
-        "| problem | recommended | its score | best | skill | distance | took, s | |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for name in PROBLEMS:
-        if cell := cells.get((name, "recommendation")):
-            verdict = "yes" if cell["score"] >= cell["best"] - POINT else "no"
-            beyond = "" if cell["within_budget"] else " (beyond the budget)"
-            lines.append(
-                f"| {name} | {cell['strategy']}{beyond} | {cell['score']:.3f} | {cell['best']:.3f} "
-                f"| {cell['skill']:.2f} | {cell['distance']:.2f} | {cell['seconds']:.0f} | {verdict} |"
-            )
-    lines += ["", "**Three frozen strategies**: what is not training, in extractions; seconds", ""]
-    lines += [
-        "| problem | one extraction | features | search for copies | with training | in extractions, wanted ≤ 1.5 |",
-        "|---|---|---|---|---|---|",
-    ]
-    for run in all_finished():
-        if run["kind"] == "cost":
-            spent = [run[part] for part in ("extraction", "features", "copies", "compared")]
-            share = (run["features"] + run["copies"]) / run["extraction"]
-            lines.append(f"| {run['problem']} | {' | '.join(f'{each:.1f}' for each in spent)} | {share:.2f} |")
-    return [*lines, ""]
 
 
-def main() -> None:
-    """Run and report."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--problem", nargs="+", choices=list(PROBLEMS), default=list(PROBLEMS))
-    parser.add_argument("--kind", nargs="+", choices=list(KINDS), default=list(KINDS))
-    parser.add_argument("--again", action="store_true", help="run finished ones too")
-    parser.add_argument("--minutes", type=float, default=10, help="the budget")
-    parser.add_argument("--images", type=int, help="a try on so many images")
-    parser.add_argument("--image-size", type=int, help="a try with smaller images")
-    parser.add_argument("--report", action="store_true", help="run nothing")
-    arguments = parser.parse_args()
-    if not arguments.report:
-        sizes = arguments.images, arguments.minutes, arguments.image_size
-        run(arguments.problem, arguments.kind, arguments.again, *sizes)
-    if cells := finished():
-        text = "\n".join(report(cells))
-        REPORT.write_text(text)
-        print(text)
-
+DEFAULTS = defaults_of(
+    FineTunedCNNClassifier(), PretrainedCNNFeatures(), make_feature_classifier(), compare_strategies, recommend_strategy
+)
+BENCHMARK = Benchmark(__file__, __doc__, "Which strategy", plan, measure, report, defaults=DEFAULTS)
 
 if __name__ == "__main__":
-    main()
+    BENCHMARK.main()

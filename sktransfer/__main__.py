@@ -34,7 +34,7 @@ def cli() -> None:
     """
 
 
-def _network_options(command: Callable) -> Callable:
+def _network_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that say which network, and how it is run."""
     for option in (
         click.option("--quiet", is_flag=True, help="No progress bars."),
@@ -46,7 +46,7 @@ def _network_options(command: Callable) -> Callable:
     return command
 
 
-def _augment_option(command: Callable) -> Callable:
+def _augment_option(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option(
         "--augment",
         type=click.Choice(AUGMENTATIONS),
@@ -195,7 +195,7 @@ def predict(context: click.Context, model: Path, directory: Path, out: Path | No
         context.exit(1)
 
 
-def _answers(ask: Callable, paths: list[str], on_error: str) -> tuple[dict[str, Any], list[BadImage]]:
+def _answers(ask: Callable[[list[str]], Any], paths: list[str], on_error: str) -> tuple[dict[str, Any], list[BadImage]]:
     """Return what a model says of each image that can be read, and the images that cannot."""
     readable, bad = list(paths), list[BadImage]()
     while readable:

@@ -2,33 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from numbers import Integral, Real
+from typing import Any, Self
 
 import numpy as np
 import torch
-from sklearn.base import ClassifierMixin, _fit_context
+from numpy.typing import NDArray
+from sklearn.base import ClassifierMixin
 from sklearn.utils import check_random_state, compute_sample_weight
-from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted
+from sklearn.utils.validation import check_is_fitted
 
 from ._exceptions import WeightsMismatchError
 from ._finetuning._network import new_network
 from ._finetuning._recipe import resolve_recipe, resolve_tta
 from ._finetuning._training import OngoingTraining, check_net_params, new_net, train
 from ._finetuning._training_data import Examples, FrozenBody, make_views
-from ._frozen._augmentation import AUGMENTATIONS
+from ._frozen._augmentation import AUGMENTATIONS, Augmentation
 from ._frozen._backbones import Backbone, load_backbone
 from ._frozen._device_memory import Halving
 from ._frozen._engines import resolve_device
 from ._images._pillow_settings import TakesSettingsAlong
-from ._parameters import (
-    SHARED_CONSTRAINTS,
-    as_seen,
-    make_extractor,
-    resolve_freeze,
-)
+from ._parameters import SHARED_CONSTRAINTS, as_seen, make_extractor, resolve_freeze
 from ._portable import Portable, whole_or_nothing
+from ._protocols import Auto, StrPath
 from ._registry import start_clean_after_fork
+from ._sklearn_compat import Interval, StrOptions, check_sample_weight, fit_context
 from ._validation import check_class_sizes, check_images, check_labels, encoded
 
 
@@ -162,7 +161,7 @@ class FineTunedCNNClassifier(TakesSettingsAlong, ClassifierMixin, Portable):
 
     __module__ = "sktransfer"  # where users find it; files and pickles name it
 
-    _parameter_constraints: dict = {
+    _parameter_constraints: dict[str, Any] = {
         **SHARED_CONSTRAINTS,
         "freeze": [Interval(Integral, 0, None, closed="left"), str],
         "lr": [Interval(Real, 0, None, closed="neither"), StrOptions({"auto"})],
@@ -185,37 +184,37 @@ class FineTunedCNNClassifier(TakesSettingsAlong, ClassifierMixin, Portable):
 
     def __init__(
         self,
-        backbone="efficientnet_lite0",
+        backbone: str = "efficientnet_lite0",
         *,
-        weights="default",
-        freeze="auto",
-        lr="auto",
-        lr_factor=0.1,
-        max_epochs="auto",
-        batch_size=32,
-        augment=None,
-        n_views=None,
-        tta="auto",
-        head_hidden=(),
-        dropout=0.2,
-        weight_decay=0.01,
-        class_weight=None,
-        early_stopping=False,
-        validation_fraction=0.1,
-        callbacks=None,
-        net_params=None,
-        image_size=None,
-        crop="auto",
-        image_shape=None,
-        value_range="auto",
-        precision="float32",
-        device="auto",
-        memory=None,
-        n_jobs=None,
-        warm_start=False,
-        random_state=None,
-        verbose=0,
-    ):
+        weights: StrPath | None = "default",
+        freeze: int | str = "auto",
+        lr: float | Auto = "auto",
+        lr_factor: float = 0.1,
+        max_epochs: int | Auto = "auto",
+        batch_size: int = 32,
+        augment: str | Augmentation | None = None,
+        n_views: int | None = None,
+        tta: int | Auto = "auto",
+        head_hidden: Sequence[int] = (),
+        dropout: float = 0.2,
+        weight_decay: float = 0.01,
+        class_weight: dict[Any, float] | str | None = None,
+        early_stopping: bool | int = False,
+        validation_fraction: float = 0.1,
+        callbacks: list[Any] | None = None,
+        net_params: dict[str, Any] | None = None,
+        image_size: int | Sequence[int] | None = None,
+        crop: bool | Auto = "auto",
+        image_shape: Sequence[int] | None = None,
+        value_range: str | Sequence[float] = "auto",
+        precision: str = "float32",
+        device: str = "auto",
+        memory: Any = None,
+        n_jobs: int | None = None,
+        warm_start: bool = False,
+        random_state: int | np.random.RandomState | None = None,
+        verbose: int = 0,
+    ) -> None:
         self.backbone = backbone
         self.weights = weights
         self.freeze = freeze
@@ -246,8 +245,8 @@ class FineTunedCNNClassifier(TakesSettingsAlong, ClassifierMixin, Portable):
         self.random_state = random_state
         self.verbose = verbose
 
-    @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y, sample_weight=None):
+    @fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Train on images and labels.
 
         Parameters
@@ -278,7 +277,7 @@ class FineTunedCNNClassifier(TakesSettingsAlong, ClassifierMixin, Portable):
             self._fit(X, y, sample_weight)
         return self
 
-    def _fit(self, X, y, sample_weight):
+    def _fit(self, X: Any, y: Any, sample_weight: Any) -> None:
         images = check_images(self, X, reset=True)
         if len(images) < 2:
             raise ValueError(f"Found n_samples={len(images)} image(s); training needs at least 2.")
@@ -287,25 +286,23 @@ class FineTunedCNNClassifier(TakesSettingsAlong, ClassifierMixin, Portable):
             advice = "Add images, leave that class out, or set early_stopping=False."
             check_class_sizes(y, 2, "early_stopping", advice)
         classes, codes = np.unique(y, return_inverse=True)
-        sample_weight = _check_sample_weight(sample_weight, y, ensure_non_negative=True)
-        weights = sample_weight * compute_sample_weight(self.class_weight, y)
+        weights = self._weights(y, sample_weight)
+        # Of mean one: gradients are clipped, so a common factor would change the steps.
+        examples = Examples(images, codes, (weights / weights.mean()).astype(np.float32))
 
-        trained = self.net_.module_ if self.warm_start and hasattr(self, "net_") else None
+        trained = self if self.warm_start and hasattr(self, "net_") else None
         if trained is not None:
             self._check_same_classes(classes)
         backbone, seed = self._start(anew=trained is None)
-        body = FrozenBody(make_extractor(self, as_seen(self, backbone)), resolve_freeze(self.freeze, backbone))
-        # Of mean one: gradients are clipped, so a common factor would change the steps.
-        weights = (weights / weights.mean()).astype(np.float32)
-        examples = Examples(images, codes, weights)
+        body = self._body(backbone, resolve_freeze(self.freeze, backbone))
         net, history = train(self, body, examples, len(classes), seed, trained)
 
         vars(self).pop("_ongoing", None)
         self._keep(classes, body.n_frozen, backbone, seed)
         self.net_, self.history_ = net, history
 
-    @_fit_context(prefer_skip_nested_validation=True)
-    def partial_fit(self, X, y, classes=None, sample_weight=None):
+    @fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
         """Go once through these images, at constant learning rates.
 
         The first call starts a new model, or goes on from `fit`. Parameters that are changed between calls take
@@ -331,7 +328,7 @@ class FineTunedCNNClassifier(TakesSettingsAlong, ClassifierMixin, Portable):
             self._partial_fit(X, y, classes, sample_weight)
         return self
 
-    def _partial_fit(self, X, y, classes, sample_weight):
+    def _partial_fit(self, X: Any, y: Any, classes: Any, sample_weight: Any) -> None:
         first = not hasattr(self, "net_")
         if first and classes is None:
             raise ValueError("classes must be passed on the first call to partial_fit.")
@@ -346,17 +343,15 @@ class FineTunedCNNClassifier(TakesSettingsAlong, ClassifierMixin, Portable):
         if not first:
             self._check_same_classes(classes)
         labels = encoded(y, classes)
-        sample_weight = _check_sample_weight(sample_weight, y, ensure_non_negative=True)
-        weights = sample_weight * compute_sample_weight(self.class_weight, y)
         # As they are: they also weigh the images of one call against those of another.
-        examples = Examples(images, labels, weights.astype(np.float32))
+        examples = Examples(images, labels, self._weights(y, sample_weight).astype(np.float32))
 
         backbone, seed = self._start(anew=first)
         n_frozen = resolve_freeze(self.freeze, backbone) if first else self.n_frozen_stages_
-        body = FrozenBody(make_extractor(self, as_seen(self, backbone)), n_frozen)
+        body = self._body(backbone, n_frozen)
         ongoing = getattr(self, "_ongoing", None)
         if ongoing is None:
-            ongoing = OngoingTraining(self, body, examples, len(classes), seed)
+            ongoing = OngoingTraining(self, body, examples, len(classes), seed, None if first else self)
         ongoing.go_on(self, body, examples)
 
         self._keep(classes, n_frozen, backbone, seed)
@@ -371,7 +366,16 @@ class FineTunedCNNClassifier(TakesSettingsAlong, ClassifierMixin, Portable):
         seed = int(check_random_state(self.random_state).randint(2**31))
         return load_backbone(self.backbone, self.weights, seed), seed
 
-    def predict_proba(self, X):
+    def _weights(self, y: np.ndarray, sample_weight: Any) -> np.ndarray:
+        """Return how much each image counts: its own weight times that of its class."""
+        own = check_sample_weight(sample_weight, y, ensure_non_negative=True)
+        weights: np.ndarray = own * compute_sample_weight(self.class_weight, y)
+        return weights
+
+    def _body(self, backbone: Backbone, n_frozen: int) -> FrozenBody:
+        return FrozenBody(make_extractor(self, as_seen(self, backbone)), n_frozen)
+
+    def predict_proba(self, X: Any) -> NDArray[np.float32]:
         """Return the probability of each class.
 
         Parameters
@@ -387,14 +391,14 @@ class FineTunedCNNClassifier(TakesSettingsAlong, ClassifierMixin, Portable):
         check_is_fitted(self)
         start_clean_after_fork()
         images = check_images(self, X, reset=False)
-        backbone = as_seen(self, self._fitted_backbone())
         device = resolve_device(self.device)
         network, parts = self.net_.module_.eval().to(device), Halving(self.batch_size)
-        body = FrozenBody(make_extractor(self, backbone), self.n_frozen_stages_)
+        body = self._body(self._fitted_backbone(), self.n_frozen_stages_)
 
-        def probabilities(activations: np.ndarray) -> np.ndarray:
-            def run(rows: slice) -> np.ndarray:
-                return network(torch.from_numpy(activations[rows]).to(device)).softmax(dim=1).cpu().numpy()
+        def probabilities(activations: np.ndarray) -> NDArray[np.float32]:
+            def run(rows: slice) -> NDArray[np.float32]:
+                logits: torch.Tensor = network(torch.from_numpy(activations[rows]).to(device))
+                return logits.softmax(dim=1).cpu().numpy()
 
             return np.concatenate(parts(run, len(activations)))
 
@@ -404,11 +408,12 @@ class FineTunedCNNClassifier(TakesSettingsAlong, ClassifierMixin, Portable):
             if n_views == 1:
                 return plain
             views = make_views(self, n_views - 1)
-            augmented = [probabilities(np.concatenate(block)) for block in body.blocks(images, views)]
-        augmented = np.concatenate(augmented).reshape(len(plain), -1, plain.shape[1])
-        return (plain + augmented.sum(axis=1)) / n_views
+            blocks = [probabilities(np.concatenate(block)) for block in body.blocks(images, views)]
+        augmented = np.concatenate(blocks).reshape(len(plain), -1, plain.shape[1])
+        mean: NDArray[np.float32] = (plain + augmented.sum(axis=1)) / n_views
+        return mean
 
-    def predict(self, X):
+    def predict(self, X: Any) -> NDArray[Any]:
         """Return the most probable class of each image.
 
         Parameters
@@ -420,8 +425,8 @@ class FineTunedCNNClassifier(TakesSettingsAlong, ClassifierMixin, Portable):
         -------
         labels : ndarray of shape (n_images,)
         """
-        probabilities = self.predict_proba(X)
-        return self.classes_[probabilities.argmax(axis=1)]
+        columns: NDArray[np.intp] = self.predict_proba(X).argmax(axis=1)
+        return self.classes_[columns]
 
     def _keep(self, classes: np.ndarray, n_frozen: int, backbone: Backbone, seed: int) -> None:
         self.classes_, self.n_frozen_stages_, self._seed = classes, n_frozen, seed
@@ -430,7 +435,7 @@ class FineTunedCNNClassifier(TakesSettingsAlong, ClassifierMixin, Portable):
     def _n_kept_stages(self) -> int:
         return self.n_frozen_stages_  # the others are in the trained network
 
-    def __sklearn_is_fitted__(self):
+    def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "net_")
 
     def _check_same_classes(self, classes: np.ndarray) -> None:
@@ -440,7 +445,7 @@ class FineTunedCNNClassifier(TakesSettingsAlong, ClassifierMixin, Portable):
                 "Give it the same classes, or fit a new one with warm_start=False."
             )
 
-    def __getstate__(self):
+    def __getstate__(self) -> dict[str, Any]:
         state = dict(super().__getstate__())
         state.pop("_ongoing", None)
         net = state.pop("net_", None)
@@ -448,7 +453,7 @@ class FineTunedCNNClassifier(TakesSettingsAlong, ClassifierMixin, Portable):
             state["_learned"] = {name: value.cpu().numpy() for name, value in net.module_.state_dict().items()}
         return state
 
-    def __setstate__(self, state):
+    def __setstate__(self, state: dict[str, Any]) -> None:
         state = dict(state)
         learned = state.pop("_learned", None)
         super().__setstate__(state)
@@ -462,7 +467,7 @@ class FineTunedCNNClassifier(TakesSettingsAlong, ClassifierMixin, Portable):
             recipe = resolve_recipe(self, 1, network.keep_statistics)
             self.net_ = new_net(self, network, recipe).initialize()
 
-    def __sklearn_tags__(self):
+    def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.three_d_array = True
         tags.input_tags.string = True

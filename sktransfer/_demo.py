@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator
@@ -18,7 +19,7 @@ from .datasets import load_elpv
 
 N_CELLS = 240  # keeps the whole run under five minutes on two cores
 FOLDS = StratifiedKFold(n_splits=3, shuffle=True, random_state=0)
-FREEZE_GRID = [4, 6, "all"]
+FREEZE_GRID: list[int | str] = [4, 6, "all"]
 IMAGE_SIZE = 160
 FIGURE = Path("sktransfer-demo.png")
 
@@ -36,8 +37,8 @@ def strategies() -> dict[str, BaseEstimator]:
 
     Fine-tuning is cut short, to 20 steps, so its learning rate is lower than the default.
     """
-    shared = {"image_size": IMAGE_SIZE, "random_state": 0}
-    tuned = {**shared, "augment": "any_orientation", "max_epochs": 4, "lr": 1e-3}
+    shared: dict[str, Any] = {"image_size": IMAGE_SIZE, "random_state": 0}
+    tuned: dict[str, Any] = {**shared, "augment": "any_orientation", "max_epochs": 4, "lr": 1e-3}
     return {
         "features + scaling + SVM": make_pipeline(
             PretrainedCNNFeatures(image_size=IMAGE_SIZE), StandardScaler(), SVC(C=3)

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from typing import Any, Self
 
 import numpy as np
-from sklearn.base import TransformerMixin, _fit_context
+from numpy.typing import NDArray
+from sklearn.base import TransformerMixin
 from sklearn.pipeline import Pipeline
-from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from ._frozen._backbones import Backbone, load_backbone
+from ._exceptions import BadImage
+from ._frozen._backbones import load_backbone
 from ._frozen._engines import POOLINGS, feature_counts
 from ._images._bad_images import listed
 from ._images._pillow_settings import TakesSettingsAlong
 from ._linear import CheckedGridSearchCV, OneThreadLogisticRegression
-from ._parameters import SHARED_CONSTRAINTS, as_seen, make_extractor, resolve_stage
+from ._parameters import SHARED_CONSTRAINTS, as_seen, make_extractor, resolve_cuts
 from ._portable import Portable, whole_or_nothing
+from ._protocols import Auto, StrPath
 from ._registry import start_clean_after_fork
+from ._sklearn_compat import StrOptions, fit_context
 from ._validation import check_images
 
 
@@ -118,7 +122,7 @@ class PretrainedCNNFeatures(TakesSettingsAlong, TransformerMixin, Portable):
 
     __module__ = "sktransfer"  # where users find it; files and pickles name it
 
-    _parameter_constraints: dict = {
+    _parameter_constraints: dict[str, Any] = {
         **SHARED_CONSTRAINTS,
         "layer": [str, list, tuple],
         "pooling": [StrOptions(set(POOLINGS))],
@@ -129,25 +133,25 @@ class PretrainedCNNFeatures(TakesSettingsAlong, TransformerMixin, Portable):
 
     def __init__(
         self,
-        backbone="efficientnet_lite0",
+        backbone: str = "efficientnet_lite0",
         *,
-        weights="default",
-        layer="penultimate",
-        pooling="avg",
-        normalize=False,
-        image_size=None,
-        crop=True,
-        image_shape=None,
-        value_range="auto",
-        batch_size=32,
-        engine="auto",
-        precision="float32",
-        device="auto",
-        memory=None,
-        n_jobs=None,
-        on_error="raise",
-        verbose=0,
-    ):
+        weights: StrPath | None = "default",
+        layer: str | Sequence[str] = "penultimate",
+        pooling: str = "avg",
+        normalize: bool = False,
+        image_size: int | Sequence[int] | None = None,
+        crop: bool | Auto = True,
+        image_shape: Sequence[int] | None = None,
+        value_range: str | Sequence[float] = "auto",
+        batch_size: int = 32,
+        engine: str = "auto",
+        precision: str = "float32",
+        device: str = "auto",
+        memory: Any = None,
+        n_jobs: int | None = None,
+        on_error: str = "raise",
+        verbose: int = 0,
+    ) -> None:
         self.backbone = backbone
         self.weights = weights
         self.layer = layer
@@ -166,8 +170,8 @@ class PretrainedCNNFeatures(TakesSettingsAlong, TransformerMixin, Portable):
         self.on_error = on_error
         self.verbose = verbose
 
-    @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y=None):
+    @fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X: Any, y: Any = None) -> Self:
         """Check the parameters and the kind of images, and record which weights are used.
 
         Parameters
@@ -185,14 +189,14 @@ class PretrainedCNNFeatures(TakesSettingsAlong, TransformerMixin, Portable):
         with whole_or_nothing(self):
             check_images(self, X, reset=True)
             backbone = load_backbone(self.backbone, self.weights)
-            cuts = self._cuts(backbone)
+            cuts = resolve_cuts(self.layer, backbone)
             counts = feature_counts(as_seen(self, backbone), cuts, self.pooling)
             self._feature_counts = dict(zip((backbone.stage_names[cut - 1] for cut in cuts), counts, strict=True))
             self.n_features_out_ = sum(counts)
             self._keep_backbone(backbone)
         return self
 
-    def transform(self, X):
+    def transform(self, X: Any) -> NDArray[np.float32]:
         """Compute the features of each image.
 
         Parameters
@@ -218,19 +222,19 @@ class PretrainedCNNFeatures(TakesSettingsAlong, TransformerMixin, Portable):
         start_clean_after_fork()
         images = check_images(self, X, reset=False)
         backbone = as_seen(self, self._fitted_backbone())
-        bad = [] if self.on_error == "nan" else None
-        features = make_extractor(self, backbone).run(images, self._cuts(backbone), self.pooling, bad=bad)
+        bad: list[BadImage] | None = [] if self.on_error == "nan" else None
+        features = make_extractor(self, backbone).run(images, resolve_cuts(self.layer, backbone), self.pooling, bad=bad)
         if bad:
             message = f"Cannot read {len(bad)} of {len(images)} images; their features are NaN:\n{listed(bad)}"
             warnings.warn(message, RuntimeWarning, stacklevel=2)
         if self.normalize:
-            ends = np.cumsum(list(self._feature_counts.values()))
+            ends = np.cumsum(list(self.feature_counts_.values()))
             for part in np.split(features, ends[:-1], axis=1):  # views, changed in place
                 norms = np.linalg.norm(part, axis=1, keepdims=True)
                 part /= np.where(norms == 0, 1, norms)
         return features
 
-    def get_feature_names_out(self, input_features=None):
+    def get_feature_names_out(self, input_features: Any = None) -> NDArray[np.object_]:
         """Name the features after their stage: ``"stage8_0"``, ``"stage8_1"``, ….
 
         Parameters
@@ -243,22 +247,18 @@ class PretrainedCNNFeatures(TakesSettingsAlong, TransformerMixin, Portable):
         names : ndarray of str objects
         """
         check_is_fitted(self)
-        names = [f"{stage}_{i}" for stage, count in self._feature_counts.items() for i in range(count)]
+        names = [f"{stage}_{i}" for stage, count in self.feature_counts_.items() for i in range(count)]
         return np.asarray(names, dtype=object)
 
-    def __sklearn_is_fitted__(self):
+    def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "n_features_out_")
 
-    def _cuts(self, backbone: Backbone) -> list[int]:
-        if self.layer == "all":
-            return list(range(1, len(backbone.stages) + 1))
-        layers: Sequence[str] = [self.layer] if isinstance(self.layer, str) else self.layer
-        if not layers:
-            raise ValueError("layer=[] names no stage. Name at least one, such as 'penultimate'.")
-        last = backbone.stage_names[-1]
-        return sorted({resolve_stage(last if name == "penultimate" else name, backbone) for name in layers})
+    @property
+    def feature_counts_(self) -> dict[str, int]:
+        """Number of features of each stage in `layer`, in the order of their columns."""
+        return self._feature_counts
 
-    def __sklearn_tags__(self):
+    def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.three_d_array = True
         tags.input_tags.string = True
@@ -266,7 +266,7 @@ class PretrainedCNNFeatures(TakesSettingsAlong, TransformerMixin, Portable):
         return tags
 
 
-def make_feature_classifier(*, cv=5, **params):
+def make_feature_classifier(*, cv: Any = 5, **params: Any) -> Pipeline:
     """Return a pipeline: features of all layers, then a logistic regression whose C is chosen by cross-validation.
 
     The features do not depend on C, so the search over C comes after them, and they are computed once. Those of

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from numbers import Integral
+from typing import Any, Self
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression
@@ -38,7 +39,7 @@ def one_blas_thread() -> Iterator[None]:
                 _limits.restore_original_limits()
 
 
-class OneThreadLogisticRegression(LogisticRegression):
+class OneThreadLogisticRegression(LogisticRegression):  # type: ignore[misc]  # scikit-learn is untyped
     """scikit-learn's logistic regression, whose matrix products run on one thread.
 
     With some hundred images the products are so small that the threads of BLAS mostly wait for each other: a fit takes
@@ -48,20 +49,22 @@ class OneThreadLogisticRegression(LogisticRegression):
 
     __module__ = "sktransfer"  # saved models name it
 
-    def fit(self, X, y, sample_weight=None):
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Fit as scikit-learn does."""
         with one_blas_thread():
-            return super().fit(X, y, sample_weight=sample_weight)
+            super().fit(X, y, sample_weight=sample_weight)
+        return self
 
 
-class CheckedGridSearchCV(GridSearchCV):
+class CheckedGridSearchCV(GridSearchCV):  # type: ignore[misc]  # scikit-learn is untyped
     """scikit-learn's search, which says what is wrong with y in the user's own labels."""
 
     __module__ = "sktransfer"  # saved models name it
 
-    def fit(self, X, y=None, **params):
+    def fit(self, X: Any, y: Any = None, **params: Any) -> Self:
         """Fit as scikit-learn does."""
         y = check_labels(y, len(X))
         if isinstance(self.cv, Integral) and np.unique(y, return_counts=True)[1].max() < self.cv:
-            check_folds(y, self.cv)  # with images enough in some class, scikit-learn only warns of the others
-        return super().fit(X, y, **params)
+            check_folds(y, int(self.cv))  # with images enough in some class, scikit-learn only warns of the others
+        super().fit(X, y, **params)
+        return self

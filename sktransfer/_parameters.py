@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from numbers import Integral
-
-from sklearn.base import BaseEstimator
-from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from typing import Any
 
 from ._frozen._backbones import Backbone, load_backbone
 from ._frozen._engines import resolve_device
 from ._frozen._extraction import Extractor
 from ._frozen._store import resolve_store
+from ._protocols import ReadsImages
+from ._sklearn_compat import HasMethods, Interval, StrOptions
 
-SHARED_CONSTRAINTS: dict[str, list] = {
+SHARED_CONSTRAINTS: dict[str, list[Any]] = {
     "backbone": [str],
     "weights": [str, os.PathLike, None],
     "image_size": [Interval(Integral, 1, None, closed="left"), "array-like", None],
@@ -29,23 +30,23 @@ SHARED_CONSTRAINTS: dict[str, list] = {
 }
 
 
-def resolve_backbone(estimator: BaseEstimator, seed: int = 0) -> Backbone:
+def resolve_backbone(estimator: ReadsImages, seed: int = 0) -> Backbone:
     """Return the backbone that an estimator's parameters ask for, for images as they ask for."""
     return as_seen(estimator, load_backbone(estimator.backbone, estimator.weights, seed))
 
 
-def as_seen(estimator: BaseEstimator, backbone: Backbone) -> Backbone:
+def as_seen(estimator: ReadsImages, backbone: Backbone) -> Backbone:
     """Return a backbone for images of the size and crop that an estimator's parameters ask for."""
     # If the user sets image_size, showing the whole image would make objects smaller than in pretraining.
     crop = estimator.image_size is not None if estimator.crop == "auto" else estimator.crop
     return backbone.with_image_size(estimator.image_size, crop)
 
 
-def make_extractor(estimator: BaseEstimator, backbone: Backbone) -> Extractor:
-    """Return what computes the backbone's activations as the estimator's parameters have it."""
+def make_extractor(estimator: ReadsImages, backbone: Backbone, *, anew: bool = False) -> Extractor:
+    """Return what computes the activations of a backbone as the parameters say; `anew` passes over what is stored."""
     return Extractor(
         backbone,
-        resolve_store(estimator.memory),
+        None if anew else resolve_store(estimator.memory),
         engine=getattr(estimator, "engine", "auto"),
         device=resolve_device(estimator.device),
         precision=estimator.precision,
@@ -63,6 +64,17 @@ def resolve_stage(stage: str, backbone: Backbone) -> int:
             f"{backbone.name!r} has no stage {stage!r}. Its stages, from input to output: {', '.join(names)}."
         )
     return names.index(stage) + 1
+
+
+def resolve_cuts(layer: str | Sequence[str], backbone: Backbone) -> list[int]:
+    """Return the cuts after the stages that ``layer`` names, in ascending order."""
+    if layer == "all":
+        return list(range(1, len(backbone.stages) + 1))
+    layers = [layer] if isinstance(layer, str) else layer
+    if not layers:
+        raise ValueError("layer=[] names no stage. Name at least one, such as 'penultimate'.")
+    last = backbone.stage_names[-1]
+    return sorted({resolve_stage(last if name == "penultimate" else name, backbone) for name in layers})
 
 
 def resolve_freeze(freeze: int | str, backbone: Backbone) -> int:

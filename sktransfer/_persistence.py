@@ -18,7 +18,6 @@ import inspect
 import io
 import json
 import os
-import secrets
 import time
 import zipfile
 from collections.abc import Iterator
@@ -30,13 +29,15 @@ from typing import Any
 from sklearn.base import BaseEstimator
 
 from ._exceptions import ModelFileError, SktransferError
+from ._protocols import StrPath
+from ._whole_files import write_whole
 
 FORMAT = 1
 _ABANDONED = 3600  # seconds; no writer takes that long
 _MAGIC = b"sktransfer model "
 
 
-def save(estimator: BaseEstimator, path: str | os.PathLike) -> None:
+def save(estimator: BaseEstimator, path: StrPath) -> None:
     """Save an estimator to a file that needs no pickle and runs no code when it is loaded.
 
     Parameters
@@ -80,15 +81,17 @@ def save(estimator: BaseEstimator, path: str | os.PathLike) -> None:
     """
     if not isinstance(estimator, BaseEstimator) or isinstance(estimator, type):
         raise ModelFileError(f"Expected an estimator to save; got {estimator!r}, a {type(estimator).__name__}.")
-    _write_whole(Path(path).expanduser(), _framed(_packed(estimator)))
+    path = Path(path).expanduser()
+    _sweep(path.parent)
+    write_whole(path, _framed(_packed(estimator)), sync=True)
 
 
 def load(
-    path: str | os.PathLike,
+    path: StrPath,
     *,
     device: str | None = None,
-    memory: str | os.PathLike | None = None,
-    weights: str | os.PathLike | None = None,
+    memory: StrPath | None = None,
+    weights: StrPath | None = None,
     n_jobs: int | None = None,
 ) -> Any:
     """Read an estimator that `save` wrote.
@@ -199,7 +202,7 @@ def _packed(estimator: BaseEstimator) -> bytes:
 
     try:
         with placed(device="auto", memory=None, n_jobs=None):
-            content = skops_io.dumps(estimator)
+            content: bytes = skops_io.dumps(estimator)
         unknown = _untrusted_types(content)
     except Exception as error:  # objects may fail in any way to give away their state
         raise ModelFileError(_cannot_save(estimator, f"{type(error).__name__}: {error}")) from error
@@ -299,20 +302,9 @@ def _holds_estimators(value: Any) -> bool:
 # The disk
 
 
-def _write_whole(path: Path, content: bytes) -> None:
-    """Write a file aside and rename it, so that nobody ever sees half of it, not even after a power cut."""
-    # The name aside is short: with the model's own in it, it could be longer than the file system allows.
-    for abandoned in path.parent.glob(".sktransfer-*.tmp"):  # by a writer that was killed
+def _sweep(folder: Path) -> None:
+    """Delete what writers that were killed left in a folder."""
+    for abandoned in folder.glob(".sktransfer-*.tmp"):
         with suppress(FileNotFoundError):  # another process was faster
             if time.time() - abandoned.stat().st_mtime > _ABANDONED:
                 abandoned.unlink()
-    aside = path.with_name(f".sktransfer-{secrets.token_hex(8)}.tmp")
-    try:
-        with open(aside, "xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
-    except BaseException:  # Ctrl-C too
-        aside.unlink(missing_ok=True)
-        raise

@@ -22,6 +22,7 @@ from ._exceptions import ModelFileError, WeightsMismatchError
 from ._frozen._backbones import Backbone, backbone_with, load_backbone
 from ._frozen._engines import resolve_device
 from ._frozen._preprocessing import Preprocessing
+from ._protocols import StrPath
 
 _place: ContextVar[dict[str, Any] | None] = ContextVar("place", default=None)
 
@@ -52,7 +53,7 @@ class Portable(BaseEstimator):
     """What both estimators do to be pickled and saved."""
 
     backbone: str
-    weights: str | os.PathLike | None
+    weights: StrPath | None
     weights_checksum_: str
     _preprocessing: Preprocessing
     _backbone: Backbone | None  # None if it is to be looked up

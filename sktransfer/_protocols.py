@@ -8,18 +8,34 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ._finetuning._training import TunedNet
+    from ._frozen._augmentation import Augmentation
+    from ._frozen._backbones import Backbone
+
+Auto: TypeAlias = Literal["auto"]
+History: TypeAlias = list[dict[str, float]]
+StrPath: TypeAlias = str | os.PathLike[str]
 
 
-class ReadsImages(Protocol):
+class TakesImages(Protocol):
+    """An estimator that says how to understand what users call images."""
+
+    image_shape: Sequence[int] | None
+    value_range: str | Sequence[float]
+
+
+class ReadsImages(TakesImages, Protocol):
     """An estimator that turns what users call images into activations of a backbone."""
 
     backbone: str
-    weights: str | os.PathLike[str] | None
+    weights: StrPath | None
     image_size: int | Sequence[int] | None
-    crop: bool | str
-    image_shape: Sequence[int] | None
-    value_range: str | Sequence[float]
+    crop: bool | Auto
     batch_size: int
     precision: str
     device: str
@@ -31,19 +47,46 @@ class ReadsImages(Protocol):
 class FineTunes(ReadsImages, Protocol):
     """An estimator that trains the stages after a cut, and a new head."""
 
-    freeze: int | str
-    lr: float | str
+    lr: float | Auto
     lr_factor: float
-    max_epochs: int | str
-    augment: Any
+    max_epochs: int | Auto
+    augment: str | Augmentation | None
     n_views: int | None
-    tta: int | str
+    tta: int | Auto
     head_hidden: Sequence[int]
     dropout: float
     weight_decay: float
-    class_weight: Any
     early_stopping: bool | int
     validation_fraction: float
     callbacks: list[Any] | None
     net_params: dict[str, Any] | None
-    random_state: Any
+    random_state: int | np.random.RandomState | None
+
+
+class Tuned(FineTunes, Protocol):
+    """The same, fitted."""
+
+    classes_: np.ndarray
+    net_: TunedNet
+    history_: History
+    n_frozen_stages_: int
+
+    def _fitted_backbone(self) -> Backbone: ...
+
+
+class Classifies(Protocol):
+    """Any fitted classifier that gives probabilities."""
+
+    classes_: np.ndarray
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Return the probability of each class, in their order."""
+
+
+class Searched(Protocol):
+    """A fitted search of scikit-learn for parameters."""
+
+    cv_results_: dict[str, Any]
+    estimator: Any
+    refit: Any
+    scoring: Any

@@ -12,7 +12,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 T = TypeVar("T")
 
@@ -29,13 +29,13 @@ def built_once(key: Hashable, build: Callable[[], T]) -> T:
     """Return what `build` made for this key before, or make it now. The least recently used goes first."""
     with suppress(KeyError):
         _built.move_to_end(key)
-        return _built[key]  # without waiting for what another thread builds, or even downloads
+        return cast(T, _built[key])  # without waiting for what another thread builds, or even downloads
     with _building:
         if key not in _built:
             _built[key] = build()
             while len(_built) > LIMIT:
                 _built.popitem(last=False)
-        return _built[key]
+        return cast(T, _built[key])
 
 
 def forget_built() -> None:

@@ -15,9 +15,9 @@ def decoding_threads(n_jobs: int | None) -> int:
     negative number counts from the number of cores, as in scikit-learn: -1 takes them all.
     """
     if n_jobs is not None:
-        return joblib.effective_n_jobs(n_jobs)
+        return int(joblib.effective_n_jobs(n_jobs))
     count = getattr(sys.modules.get("torch"), "get_num_threads", None)
     if count is not None:
-        return count()
+        return int(count())
     share = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
     return int(share) if share.isdigit() and int(share) > 0 else joblib.cpu_count(only_physical_cores=True)

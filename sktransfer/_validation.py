@@ -12,12 +12,12 @@ from collections.abc import Iterable, Mapping, Set
 from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator
 from sklearn.exceptions import DataConversionWarning
 from sklearn.utils.validation import validate_data
 
 from ._exceptions import LabelError
 from ._images._collection import Images, as_images, is_flat
+from ._protocols import TakesImages
 
 _LISTED = 10  # rows or labels that one message names
 _SHORT = reprlib.Repr()
@@ -126,7 +126,8 @@ def drawn(codes: np.ndarray, n_of_each: np.ndarray, seed: int) -> np.ndarray:
     starts = np.cumsum(counts) - counts
     place = np.empty(len(codes), dtype=int)  # of each row among those of its class, in random order
     place[by_class] = np.arange(len(codes)) - np.repeat(starts, counts)
-    return place < n_of_each[codes]
+    most: np.ndarray = n_of_each[codes]
+    return place < most
 
 
 def shown(label: Any) -> str:
@@ -268,13 +269,12 @@ def _refuse_missing(rows: Any) -> None:
         )
 
 
-def check_images(estimator: BaseEstimator, X: Any, *, reset: bool) -> Images:
+def check_images(estimator: TakesImages, X: Any, *, reset: bool) -> Images:
     """Return `X` as images. Flat rows pass through scikit-learn's own checks first.
 
     Parameters
     ----------
-    estimator : BaseEstimator
-        With the parameters ``image_shape`` and ``value_range``.
+    estimator : TakesImages
     X : anything the users call images
     reset : bool
         True in ``fit``, which records ``n_features_in_`` and ``feature_names_in_`` of flat rows.

@@ -6,7 +6,7 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import cast
+from typing import Any, cast
 
 
 @contextmanager
@@ -17,7 +17,7 @@ def warnings_ignored(modules: str) -> Iterator[None]:
     To add a filter of one's own, and to take it out of the same list, is safe in whatever order threads come and go.
     If another thread swaps the list within the block, the warnings are seen.
     """
-    filters = cast("list[tuple]", warnings.filters)
+    filters = cast("list[tuple[Any, ...]]", warnings.filters)
     ours = ("ignore", None, Warning, re.compile(modules), 0)
     filters.insert(0, ours)
     try:

@@ -27,6 +27,16 @@ def test_import_does_not_pay_for_torch():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_what_needs_no_network_is_imported_at_once():
+    """On a quiet machine each takes half a second; importing torch or scikit-learn takes several."""
+    code = (
+        "import sys, sktransfer.__main__; from sktransfer import find_bad_images, find_duplicates; "
+        "from sktransfer.datasets import load_image_folder; "
+        "assert not {'torch', 'sklearn', 'scipy', 'pandas', 'matplotlib'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_public_classes_say_the_package_as_their_home():
     """Files and pickles name it, so a class may move to another private file."""
     public = [getattr(sktransfer, name) for name in sktransfer.__all__]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .._summaries import best_of, duration
-from ._panels import axes_or_new
+from ._panels import Keywords, axes_or_new
 
 
 class StrategyComparisonDisplay:
@@ -78,7 +78,7 @@ class StrategyComparisonDisplay:
         return display.plot(ax=ax)
 
     def plot(
-        self, ax: Any = None, *, fold_kw: dict | None = None, mean_kw: dict | None = None
+        self, ax: Any = None, *, fold_kw: Keywords | None = None, mean_kw: Keywords | None = None
     ) -> StrategyComparisonDisplay:
         """Draw.
 

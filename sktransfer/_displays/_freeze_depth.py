@@ -12,7 +12,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from .._frozen._backbones import load_backbone
 from .._parameters import resolve_freeze
-from ._panels import axes_or_new
+from .._protocols import Searched
+from ._panels import Keywords, axes_or_new
 
 
 class FreezeDepthDisplay:
@@ -81,7 +82,7 @@ class FreezeDepthDisplay:
     @classmethod
     def from_search(
         cls,
-        search: BaseEstimator,
+        search: Searched,
         *,
         param_name: str | None = None,
         by: str | None = None,
@@ -142,7 +143,7 @@ class FreezeDepthDisplay:
         return display.plot(ax=ax)
 
     def plot(
-        self, ax: Any = None, *, line_kw: dict | None = None, fill_between_kw: dict | None = None
+        self, ax: Any = None, *, line_kw: Keywords | None = None, fill_between_kw: Keywords | None = None
     ) -> FreezeDepthDisplay:
         """Draw.
 
@@ -189,7 +190,7 @@ class FreezeDepthDisplay:
         return f"{depth}\n{word}" if word else str(depth)
 
 
-def _freeze_parameter(params: list[dict]) -> str:
+def _freeze_parameter(params: list[dict[str, Any]]) -> str:
     found = sorted({name for candidate in params for name in candidate if name.rpartition("__")[2] == "freeze"})
     if len(found) == 1:
         return found[0]
@@ -202,10 +203,10 @@ def _freeze_parameter(params: list[dict]) -> str:
     )
 
 
-def _depth(estimator: BaseEstimator, candidate: dict, name: str) -> tuple[int, int] | None:
+def _depth(estimator: BaseEstimator, candidate: dict[str, Any], name: str) -> tuple[int, int] | None:
     """Return how many stages a candidate freezes, and of how many; None if it has no such parameter."""
     values = {key: clone(value, safe=False) for key, value in candidate.items()}
-    owner = clone(estimator).set_params(**values)
+    owner: Any = clone(estimator).set_params(**values)
     prefix = name.rpartition("__")[0]
     if prefix:
         owner = owner.get_params().get(prefix)
@@ -216,7 +217,7 @@ def _depth(estimator: BaseEstimator, candidate: dict, name: str) -> tuple[int, i
     return resolve_freeze(owner.freeze, backbone), len(backbone.stages)
 
 
-def _score(search: BaseEstimator, metric: str | None) -> tuple[str, str]:
+def _score(search: Searched, metric: str | None) -> tuple[str, str]:
     """Return the ending of the score's columns in `cv_results_`, and its name."""
     names = sorted(key.removeprefix("mean_test_") for key in search.cv_results_ if key.startswith("mean_test_"))
     if metric is None:

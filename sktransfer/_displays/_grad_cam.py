@@ -6,15 +6,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from .._finetuning._network import whole_network
 from .._frozen._engines import CACHED_IMAGES, resolve_device
 from .._optional import require
 from .._parameters import as_seen, make_extractor, resolve_stage
+from .._protocols import Tuned
 from .._validation import check_images
-from ._panels import IMAGE_SIDE, check_display_labels, sheet, write_caption
+from ._panels import IMAGE_SIDE, Keywords, check_display_labels, sheet, write_caption
 
 
 class GradCAMDisplay:
@@ -82,7 +82,7 @@ class GradCAMDisplay:
     @classmethod
     def from_estimator(
         cls,
-        estimator: BaseEstimator,
+        estimator: Tuned,
         X: Any,
         *,
         targets: Any = None,
@@ -91,8 +91,8 @@ class GradCAMDisplay:
         n_columns: int = 3,
         ax: Any = None,
         show_images: bool = True,
-        im_kw: dict | None = None,
-        text_kw: dict | None = None,
+        im_kw: Keywords | None = None,
+        text_kw: Keywords | None = None,
     ) -> GradCAMDisplay:
         """Compute and draw the maps of some images.
 
@@ -156,8 +156,8 @@ class GradCAMDisplay:
         *,
         n_columns: int = 3,
         show_images: bool = True,
-        im_kw: dict | None = None,
-        text_kw: dict | None = None,
+        im_kw: Keywords | None = None,
+        text_kw: Keywords | None = None,
     ) -> GradCAMDisplay:
         """Draw.
 
@@ -221,7 +221,8 @@ def grad_cam(network: Any, depth: int, canvases: torch.Tensor, targets: torch.Te
     method = attr.LayerGradCam(network, network.body.stages[depth - 1])
     maps = method.attribute(inputs, targets, relu_attributions=True)
     size = tuple(canvases.shape[1:3])
-    return attr.LayerAttribution.interpolate(maps, size, interpolate_mode="bilinear")[:, 0].detach()
+    large: torch.Tensor = attr.LayerAttribution.interpolate(maps, size, interpolate_mode="bilinear")
+    return large[:, 0].detach()
 
 
 def _deepest_map(network: Any, canvas: np.ndarray) -> int:

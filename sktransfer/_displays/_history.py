@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from ._panels import axes_or_new, side_by_side
+from .._protocols import History, Tuned
+from ._panels import Keywords, axes_or_new, side_by_side
 
 METRICS = {"loss": "Loss", "accuracy": "Accuracy", "lr": "Learning rate"}
 _LINES = {
@@ -62,17 +62,17 @@ class TrainingHistoryDisplay:
 
     __module__ = "sktransfer"
 
-    def __init__(self, *, history: list[dict[str, float]]) -> None:
+    def __init__(self, *, history: History) -> None:
         self.history = history
 
     @classmethod
     def from_estimator(
         cls,
-        estimator: BaseEstimator,
+        estimator: Tuned,
         *,
         metrics: Any = ("loss", "accuracy"),
         ax: Any = None,
-        line_kw: dict | None = None,
+        line_kw: Keywords | None = None,
     ) -> TrainingHistoryDisplay:
         """Draw the history of a fitted classifier.
 
@@ -95,7 +95,7 @@ class TrainingHistoryDisplay:
         return cls(history=list(estimator.history_)).plot(ax=ax, metrics=metrics, line_kw=line_kw)
 
     def plot(
-        self, ax: Any = None, *, metrics: Any = ("loss", "accuracy"), line_kw: dict | None = None
+        self, ax: Any = None, *, metrics: Any = ("loss", "accuracy"), line_kw: Keywords | None = None
     ) -> TrainingHistoryDisplay:
         """Draw.
 
@@ -125,7 +125,7 @@ class TrainingHistoryDisplay:
             self._draw(metric, panel, line_kw or {})
         return self
 
-    def _draw(self, metric: str, panel: Any, line_kw: dict) -> None:
+    def _draw(self, metric: str, panel: Any, line_kw: Keywords) -> None:
         from matplotlib.ticker import MaxNLocator
 
         epochs = [record["epoch"] for record in self.history]

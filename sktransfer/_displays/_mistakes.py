@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator
 from sklearn.utils import check_consistent_length, column_or_1d
 
 from .._images._collection import as_images
-from ._panels import IMAGE_SIDE, THUMBNAIL, check_display_labels, sheet, thumbnail, write_caption
+from .._protocols import Classifies
+from ._panels import IMAGE_SIDE, THUMBNAIL, Keywords, check_display_labels, sheet, thumbnail, write_caption
 
 
 class MistakesDisplay:
@@ -80,7 +80,7 @@ class MistakesDisplay:
     @classmethod
     def from_estimator(
         cls,
-        estimator: BaseEstimator,
+        estimator: Classifies,
         X: Any,
         y: Any,
         *,
@@ -89,8 +89,8 @@ class MistakesDisplay:
         display_labels: Any = None,
         n_columns: int = 4,
         ax: Any = None,
-        im_kw: dict | None = None,
-        text_kw: dict | None = None,
+        im_kw: Keywords | None = None,
+        text_kw: Keywords | None = None,
     ) -> MistakesDisplay:
         """Predict, and draw the most confident mistakes.
 
@@ -155,8 +155,8 @@ class MistakesDisplay:
         display_labels: Any = None,
         n_columns: int = 4,
         ax: Any = None,
-        im_kw: dict | None = None,
-        text_kw: dict | None = None,
+        im_kw: Keywords | None = None,
+        text_kw: Keywords | None = None,
     ) -> MistakesDisplay:
         """Draw the most confident mistakes among predictions, for instance those of `cross_val_predict`.
 
@@ -213,7 +213,7 @@ class MistakesDisplay:
         return display.plot(ax=ax, n_columns=n_columns, im_kw=im_kw, text_kw=text_kw)
 
     def plot(
-        self, ax: Any = None, *, n_columns: int = 4, im_kw: dict | None = None, text_kw: dict | None = None
+        self, ax: Any = None, *, n_columns: int = 4, im_kw: Keywords | None = None, text_kw: Keywords | None = None
     ) -> MistakesDisplay:
         """Draw.
 
@@ -252,7 +252,7 @@ class MistakesDisplay:
         return self
 
 
-def _parameter(estimator: BaseEstimator, name: str, default: Any) -> Any:
+def _parameter(estimator: object, name: str, default: Any) -> Any:
     """Return a parameter of the estimator or of one within it, the first that is not at its default."""
     params = estimator.get_params() if hasattr(estimator, "get_params") else {}
     values = [value for key, value in sorted(params.items()) if key.rpartition("__")[2] == name]

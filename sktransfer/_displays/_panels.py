@@ -5,12 +5,14 @@ from __future__ import annotations
 import bisect
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from .._images._decoding import resize
 from .._optional import require
+
+Keywords: TypeAlias = dict[str, Any]
 
 CAPTION_SIZE = 9  # points
 LINE_HEIGHT = 1.35  # of a caption, in its font size
@@ -47,7 +49,7 @@ def sheet(
     size: tuple[float, float],
     caption_lines: int,
     title: bool = False,
-) -> tuple[Any, list]:
+) -> tuple[Any, list[Any]]:
     """Divide axes, or a new figure, into panels for images in reading order, each with room for a caption above it.
 
     Parameters
@@ -113,7 +115,7 @@ def write_caption(panel: Any, lines: Sequence[tuple[str, str, str]], **text_kw: 
 
     def too_wide(text: str) -> bool:
         caption.set_text(text)
-        return caption.get_window_extent().width > room
+        return bool(caption.get_window_extent().width > room)
 
     fitted = []
     for before, label, behind in lines:

@@ -9,13 +9,13 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from .._frozen._backbones import Backbone
 from .._frozen._engines import CACHED_IMAGES, CutNetwork, feature_counts, pool, resolve_device
 from .._linear import OneThreadLogisticRegression
+from .._protocols import FineTunes, Tuned
 from .._random import global_generator, with_own_dropout
 
 
@@ -71,7 +71,8 @@ class TunedNetwork(nn.Module):
     def forward(self, activations: torch.Tensor) -> torch.Tensor:
         """Return the logits (n, n_classes)."""
         with torch.autocast(activations.device.type, torch.bfloat16, enabled=self.low_precision):
-            return self.head(self.features(activations)).float()
+            logits: torch.Tensor = self.head(self.features(activations))
+            return logits.float()
 
     def train(self, mode: bool = True) -> TunedNetwork:
         """Switch to training, but for BatchNorm whose statistics are kept."""
@@ -83,7 +84,7 @@ class TunedNetwork(nn.Module):
         return self
 
 
-def new_network(estimator: BaseEstimator, backbone: Backbone, n_frozen: int, n_classes: int, seed: int) -> TunedNetwork:
+def new_network(estimator: FineTunes, backbone: Backbone, n_frozen: int, n_classes: int, seed: int) -> TunedNetwork:
     """Return the stages after the cut with a random head, as the classifier's parameters have it.
 
     `seed` draws the head, and the masks of all dropout.
@@ -125,7 +126,7 @@ def take_over(network: TunedNetwork, trained: TunedNetwork) -> None:
     network.load_state_dict({**place, **learned})
 
 
-def whole_network(estimator: BaseEstimator, backbone: Backbone) -> nn.Module:
+def whole_network(estimator: Tuned, backbone: Backbone) -> nn.Module:
     """Return the network of a fitted classifier from canvases (n, H, W, 3) to logits, in one piece.
 
     It is a copy in eval mode without gradients, so that whatever is done to it leaves the classifier as it is. Its

@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
-from sklearn.base import BaseEstimator
 from torch import nn
+
+from .._protocols import FineTunes
 
 LABEL_SMOOTHING = 0.1
 GRADIENT_NORM = 1.0  # longer gradients are cut to this length
@@ -22,7 +23,7 @@ class Recipe(NamedTuple):
     max_epochs: int
 
 
-def resolve_recipe(estimator: BaseEstimator, n_images: int, pretrained: bool) -> Recipe:
+def resolve_recipe(estimator: FineTunes, n_images: int, pretrained: bool) -> Recipe:
     """Return the learning rate and the number of epochs that the classifier's parameters ask for.
 
     What a network needs is steps: the fewer the images, the more often it sees them. TRAIN-02 in
@@ -37,7 +38,7 @@ def resolve_recipe(estimator: BaseEstimator, n_images: int, pretrained: bool) ->
     return Recipe(float(lr), int(max_epochs))
 
 
-def resolve_tta(estimator: BaseEstimator) -> int:
+def resolve_tta(estimator: FineTunes) -> int:
     """Return over how many views of an image, itself among them, predictions are averaged."""
     if estimator.augment is None:
         return 1

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator
 from skorch import NeuralNetClassifier
 from skorch.callbacks import Callback, EarlyStopping, GradientNormClipping, LRScheduler
 from skorch.helper import predefined_split
@@ -20,22 +19,16 @@ from .._exceptions import TrainingError
 from .._frozen._device_memory import Halving
 from .._frozen._engines import resolve_device
 from .._progress import progress_bar
+from .._protocols import FineTunes, History, Tuned
 from .._validation import drawn
 from ._network import TunedNetwork, fit_first_head, new_network, take_over
 from ._recipe import GRADIENT_NORM, LABEL_SMOOTHING, Recipe, WeightedCrossEntropy, resolve_recipe, warmup_cosine
 from ._training_data import Batch, EvenBatches, Examples, FrozenBody, TrainingSet, make_training_set
 
-History = list[dict[str, float]]
-
 
 def train(
-    estimator: BaseEstimator,
-    body: FrozenBody,
-    examples: Examples,
-    n_classes: int,
-    seed: int,
-    trained: TunedNetwork | None = None,
-) -> tuple[NeuralNetClassifier, History]:
+    estimator: FineTunes, body: FrozenBody, examples: Examples, n_classes: int, seed: int, trained: Tuned | None = None
+) -> tuple[TunedNet, History]:
     """Train for `max_epochs`; return the net and its record.
 
     Parameters
@@ -47,8 +40,8 @@ def train(
         Those to train on and, with early stopping, those to hold out.
     n_classes : int
     seed : int
-    trained : TunedNetwork or None
-        Go on from this one; by default start from the pretrained weights.
+    trained : FineTunedCNNClassifier or None
+        Go on from its network; by default start from the pretrained weights.
     """
     shuffler, viewer = (np.random.default_rng([seed, stream]) for stream in (0, 1))
     rows, held_out = _split(estimator, examples.labels, seed)
@@ -58,7 +51,7 @@ def train(
         target = examples.labels[held_out], examples.weights[held_out]
         valid_set = TrainingSet(body.activations(examples.images, held_out), *target, body.engine)
 
-    earlier = estimator.history_ if trained is not None else ()
+    earlier = [] if trained is None else trained.history_
     network = first_network(estimator, body, examples, rows, n_classes, trained, (seed, len(earlier)))
     recipe = resolve_recipe(estimator, len(rows), body.extractor.backbone.pretrained)
     record = Record(len(rows), recipe.max_epochs, estimator.verbose, earlier)
@@ -75,25 +68,27 @@ class OngoingTraining:
     Parameters
     ----------
     estimator : FineTunedCNNClassifier
-        Its parameters at this time say how, and its network, if it has one, is where to start.
+        Its parameters at this time say how.
     body : FrozenBody
     examples : Examples
         The first ones, to fit the first head on.
     n_classes : int
     seed : int
+    trained : FineTunedCNNClassifier or None
+        Go on from its network; None starts from the pretrained weights.
     """
 
     def __init__(
         self,
-        estimator: BaseEstimator,
+        estimator: FineTunes,
         body: FrozenBody,
         examples: Examples,
         n_classes: int,
         seed: int,
+        trained: Tuned | None,
     ) -> None:
-        trained = estimator.net_.module_ if hasattr(estimator, "net_") else None
         n_images = len(examples.images)
-        earlier = getattr(estimator, "history_", ())
+        earlier = [] if trained is None else trained.history_
         seeds = (seed, len(earlier))
         network = first_network(estimator, body, examples, np.arange(n_images), n_classes, trained, seeds)
         self.record = Record(n_images, 1, estimator.verbose, earlier)
@@ -102,7 +97,7 @@ class OngoingTraining:
         self.net.initialize()
         self.viewer = np.random.default_rng([seed, 1])
 
-    def go_on(self, estimator: BaseEstimator, body: FrozenBody, examples: Examples) -> None:
+    def go_on(self, estimator: FineTunes, body: FrozenBody, examples: Examples) -> None:
         """Go once through these images."""
         self.record.n_images = len(examples.images)
         rows = np.arange(self.record.n_images)
@@ -110,26 +105,26 @@ class OngoingTraining:
 
 
 def first_network(
-    estimator: BaseEstimator,
+    estimator: FineTunes,
     body: FrozenBody,
     examples: Examples,
     rows: np.ndarray,
     n_classes: int,
-    trained: TunedNetwork | None,
+    trained: Tuned | None,
     seeds: tuple[int, int],
 ) -> TunedNetwork:
     """Return the network that training starts from; what goes on from earlier epochs drops other features than they."""
     backbone = body.extractor.backbone
     network = new_network(estimator, backbone, body.n_frozen, n_classes, hash(seeds) % 2**62)
     if trained is not None:
-        take_over(network, trained)
+        take_over(network, trained.net_.module_)
     elif backbone.pretrained:
         features = body.features(examples.images, rows)
         fit_first_head(network, features, examples.labels[rows], examples.weights[rows])
     return network
 
 
-def _split(estimator: BaseEstimator, labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray | None]:
+def _split(estimator: FineTunes, labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray | None]:
     """Return the rows to train on and those held out for early stopping, if any, both with images of every class."""
     if not estimator.early_stopping:
         return np.arange(len(labels)), None
@@ -159,7 +154,7 @@ _SET_BY = {
 """What `net_params` cannot hold, and the parameter to use instead. Schedule, weights and record rest on them."""
 
 
-def check_net_params(estimator: BaseEstimator) -> None:
+def check_net_params(estimator: FineTunes) -> None:
     """Refuse what the classifier sets itself, since the rest of the training was planned with it.
 
     Raises
@@ -175,7 +170,7 @@ def check_net_params(estimator: BaseEstimator) -> None:
 
 
 def new_net(
-    estimator: BaseEstimator,
+    estimator: FineTunes,
     network: TunedNetwork,
     recipe: Recipe,
     *,
@@ -183,7 +178,7 @@ def new_net(
     valid_set: TrainingSet | None = None,
     record: Record | None = None,
     schedule: Callable[[int], float] | None = None,
-) -> NeuralNetClassifier:
+) -> TunedNet:
     """Return a skorch net for the network, as the classifier's parameters have it."""
     factor = estimator.lr_factor if estimator.weights is not None else 1.0
     callbacks: list[Any] = [("clip", GradientNormClipping(GRADIENT_NORM))]
@@ -221,13 +216,14 @@ def new_net(
     return TunedNet(network, **{**params, **net_params})
 
 
-class TunedNet(NeuralNetClassifier):
+class TunedNet(NeuralNetClassifier):  # type: ignore[misc]  # skorch is untyped
     """skorch's net; of a batch that does not fit the device's memory, the gradients of two halves are added up."""
 
     def initialize(self) -> TunedNet:
         """Build module, loss and optimizer."""
         self.parts_ = Halving()
-        return super().initialize()
+        super().initialize()
+        return self
 
     def train_step_single(self, batch: Batch, **fit_params: Any) -> dict[str, torch.Tensor]:
         """Return the loss and the logits of a batch, after the gradients are set."""
@@ -247,7 +243,7 @@ class TunedNet(NeuralNetClassifier):
         return {"loss": torch.stack(losses).sum(), "y_pred": torch.cat(logits)}
 
 
-def run(net: NeuralNetClassifier, train_set: TrainingSet, epochs: int | None = None) -> None:
+def run(net: TunedNet, train_set: TrainingSet, epochs: int | None = None) -> None:
     """Run skorch's loop for `epochs`, or the net's own number; unlike skorch's ``fit``, let Ctrl-C through.
 
     Early stopping ends the loop with a ``KeyboardInterrupt`` too. It is told from Ctrl-C by its count.
@@ -262,7 +258,7 @@ def run(net: NeuralNetClassifier, train_set: TrainingSet, epochs: int | None = N
     net.notify("on_train_end", X=train_set, y=None)
 
 
-class Record(Callback):
+class Record(Callback):  # type: ignore[misc]  # skorch is untyped
     """Keeps one plain dict per epoch, shows a progress bar, and stops training that went astray.
 
     Parameters
@@ -284,18 +280,20 @@ class Record(Callback):
         self.verbose = verbose
         self.epochs_ = list(earlier)
 
-    def on_train_begin(self, net, **kwargs) -> None:
+    def on_train_begin(self, net: TunedNet, **kwargs: Any) -> None:
         """Open the bar."""
         self.bar_ = progress_bar(self.n_images * self.max_epochs, "Fine-tuning", self.verbose)
 
-    def on_epoch_begin(self, net, **kwargs) -> None:
+    def on_epoch_begin(self, net: TunedNet, **kwargs: Any) -> None:
         """Start the clock and the counts."""
         self.start_ = time.perf_counter()
         self.hits_ = {True: 0, False: 0}
         self.seen_ = {True: 0, False: 0}
         self.loss_ = {True: 0.0, False: 0.0}
 
-    def on_batch_end(self, net, batch, training, loss=None, y_pred=None, **kwargs) -> None:
+    def on_batch_end(
+        self, net: TunedNet, batch: Batch, training: bool, loss: Any = None, y_pred: Any = None, **kwargs: Any
+    ) -> None:
         """Count the images that were classified right."""
         labels = batch[1][0].to(y_pred.device)
         self.hits_[training] += int((y_pred.argmax(dim=1) == labels).sum())
@@ -310,7 +308,7 @@ class Record(Callback):
         if training:
             self.bar_.update(len(labels))
 
-    def on_epoch_end(self, net, **kwargs) -> None:
+    def on_epoch_end(self, net: TunedNet, **kwargs: Any) -> None:
         """Write the epoch's record."""
         record = {"epoch": len(self.epochs_) + 1, "seconds": time.perf_counter() - self.start_}
         for training, name in ((True, "train"), (False, "valid")):
@@ -322,6 +320,6 @@ class Record(Callback):
         self.epochs_.append(record)
         self.bar_.set_postfix(loss=f"{record['train_loss']:.3f}", accuracy=f"{record['train_accuracy']:.3f}")
 
-    def on_train_end(self, net, **kwargs) -> None:
+    def on_train_end(self, net: TunedNet, **kwargs: Any) -> None:
         """Close the bar."""
         self.bar_.close()

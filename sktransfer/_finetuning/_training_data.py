@@ -10,12 +10,12 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torchvision
-from sklearn.base import BaseEstimator
 
 from .._frozen._augmentation import AUGMENTATIONS_VERSION, View, Views, augment_canvas, resolve_augmentation
 from .._frozen._engines import Engine
 from .._frozen._extraction import Extractor
 from .._images._collection import Images
+from .._protocols import FineTunes
 
 Batch = tuple[torch.Tensor, list[torch.Tensor]]
 
@@ -74,7 +74,7 @@ class FrozenBody:
         return self.extractor.run(images, [len(self.extractor.backbone.stages)], "avg", indices=indices)
 
 
-class TrainingSet(torch.utils.data.Dataset):
+class TrainingSet(torch.utils.data.Dataset[Batch]):
     """Activations at the cut with labels and weights, a batch at a time.
 
     Parameters
@@ -125,8 +125,9 @@ class TrainingSet(torch.utils.data.Dataset):
 
     def _views(self, indices: np.ndarray) -> np.ndarray:
         if self.n_views is not None and self.rng is not None:
-            return self.inputs[indices, self.rng.integers(self.n_views, size=len(indices))]
-        inputs = self.inputs[indices]
+            views: np.ndarray = self.inputs[indices, self.rng.integers(self.n_views, size=len(indices))]
+            return views
+        inputs: np.ndarray = self.inputs[indices]
         if self.augment is None or self.rng is None:
             return inputs
         seeds = self.rng.integers(2**62, size=len(inputs))
@@ -136,11 +137,7 @@ class TrainingSet(torch.utils.data.Dataset):
 
 
 def make_training_set(
-    estimator: BaseEstimator,
-    body: FrozenBody,
-    examples: Examples,
-    rows: np.ndarray,
-    viewer: np.random.Generator,
+    estimator: FineTunes, body: FrozenBody, examples: Examples, rows: np.ndarray, viewer: np.random.Generator
 ) -> TrainingSet:
     """Return those rows in the cheapest form that the estimator's augmentation allows; `viewer` draws the views."""
     images, target = examples.images, (examples.labels[rows], examples.weights[rows], body.engine)
@@ -153,7 +150,7 @@ def make_training_set(
     return TrainingSet(body.activations(images, rows, views), *target, rng=viewer, n_views=views.count)
 
 
-def make_views(estimator: BaseEstimator, count: int) -> Views:
+def make_views(estimator: FineTunes, count: int) -> Views:
     """Return `count` augmented views of each image, drawn by `random_state` alone, so that folds share them."""
     name = None
     if isinstance(estimator.augment, str):

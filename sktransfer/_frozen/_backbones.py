@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
-import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import timm
 import torch
 import torchvision
-from timm.data import resolve_data_config
+from timm.data.config import resolve_data_config
 from torch import nn
 from torchvision import models
 
 from .._exceptions import BackboneError, UnknownBackboneError, WeightsMismatchError, WeightsNotFoundError
+from .._protocols import StrPath
 from .._random import global_generator
 from .._registry import built_once
 from ._preprocessing import Preprocessing
@@ -71,7 +71,7 @@ class Backbone:
         """The names of the stages, in order."""
         return [name for name, _ in self.stages.named_children()]
 
-    def with_image_size(self, image_size: int | tuple[int, int] | None, crop: bool = True) -> Backbone:
+    def with_image_size(self, image_size: int | Sequence[int] | None, crop: bool = True) -> Backbone:
         """Return the same backbone for images of another size, or not cropped."""
         return replace(self, preprocessing=self.preprocessing.with_image_size(image_size, crop))
 
@@ -102,9 +102,7 @@ def list_backbones(pattern: str = "*") -> list[str]:
     return [name for name in names if fnmatch.fnmatchcase(name, pattern)]
 
 
-def load_backbone(
-    name: str = DEFAULT_BACKBONE, weights: str | os.PathLike | None = "default", seed: int = 0
-) -> Backbone:
+def load_backbone(name: str = DEFAULT_BACKBONE, weights: StrPath | None = "default", seed: int = 0) -> Backbone:
     """Return a backbone by name; within a process the same one is built once.
 
     Parameters

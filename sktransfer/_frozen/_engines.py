@@ -111,7 +111,8 @@ class CutNetwork(nn.Module):
         if self.start == 0:
             x = x * self.scale + self.shift
         if self.pooling is None:
-            return self.stages(x).permute(0, 2, 3, 1)
+            maps: torch.Tensor = self.stages(x)
+            return maps.permute(0, 2, 3, 1)
         pooled = [pool(x, self.pooling)] if self.start in self.cuts else []
         for depth, stage in enumerate(self.stages, start=self.start + 1):
             x = stage(x)
@@ -151,7 +152,8 @@ class TorchEngine:
             batch = batch.pin_memory() if self.device.type == "cuda" else batch
 
             def run(rows: slice) -> torch.Tensor:
-                return self.network(batch[rows].to(self.device, non_blocking=True)).float()
+                activations: torch.Tensor = self.network(batch[rows].to(self.device, non_blocking=True))
+                return activations.float()
 
             return torch.cat(self.parts(run, len(batch)))
 
@@ -360,7 +362,8 @@ def _sample(backbone: Backbone, start: int) -> torch.Tensor:
     if start == 0:
         return canvas
     with torch.inference_mode():
-        return CutNetwork(backbone, [start], None).eval()(canvas)
+        maps: torch.Tensor = CutNetwork(backbone, [start], None).eval()(canvas)
+    return maps
 
 
 def feature_counts(backbone: Backbone, cuts: Sequence[int], pooling: str) -> list[int]:
@@ -369,7 +372,7 @@ def feature_counts(backbone: Backbone, cuts: Sequence[int], pooling: str) -> lis
     return [counts[cut - 1] for cut in cuts]
 
 
-_counts: dict[tuple, list[int]] = {}  # a few numbers for each network, which is not kept alive by them
+_counts: dict[tuple[object, ...], list[int]] = {}  # a few numbers for each network, which is not kept alive by them
 
 
 def _all_feature_counts(backbone: Backbone, pooling: str) -> list[int]:

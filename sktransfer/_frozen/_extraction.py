@@ -8,7 +8,7 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -25,6 +25,8 @@ from ._backbones import Backbone
 from ._engines import Engine, engine_identity, feature_counts, make_engine, resolve_engine
 from ._keys import Origin, fingerprint, row_key
 from ._store import ActivationStore
+
+T = TypeVar("T")
 
 SPILL_BYTES = 2**30  # larger activations of a training set go to a memory-mapped file
 _FILL = 2**20  # bytes that are written at a time to fill a file
@@ -203,8 +205,8 @@ class Extractor:
                 self.store.put(prepared.key, row)
 
     def _ahead(
-        self, prepare: Callable[[range], list], images: Images, n: int, n_views: int, shared: bool = True
-    ) -> Iterator[list]:
+        self, prepare: Callable[[range], list[T]], images: Images, n: int, n_views: int, shared: bool = True
+    ) -> Iterator[list[T]]:
         """Yield ``prepare(slots)`` for chunks of slots; threads work ahead, by at most two batches.
 
         Processes that share a folder each start at a place of their own, so that they do not compute the same

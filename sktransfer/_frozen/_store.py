@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 import struct
 import threading
 import time
@@ -24,6 +23,7 @@ import numpy as np
 import xxhash
 
 from .._registry import forget_built
+from .._whole_files import write_whole
 
 MEMORY_MB = 512
 DISK_MB = 10_000
@@ -158,14 +158,10 @@ class DiskLevel:
         if not self._writable:
             return
         path = self._path(key)
-        aside = path.with_name(f".{secrets.token_hex(8)}.tmp")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            aside.write_bytes(_bytes_from_row(key, row))
-            aside.replace(path)
+            write_whole(path, _bytes_from_row(key, row))
         except OSError as error:
-            with suppress(OSError):
-                aside.unlink(missing_ok=True)
             self._note_failure(error)
             return
         self._failures = 0

@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from numbers import Integral
 from typing import Any
 
 from .._exceptions import BadImage, ImageError
 from .._threads import decoding_threads
+from .._validated import validated
 from ._collection import Images, as_images
 from ._items import shortened
 
@@ -18,6 +20,13 @@ _LEAST_SIDE = 512  # large JPEGs are decoded at a fraction, as for the default b
 _BLOCK = 256
 
 
+@validated(
+    lambda sk: {
+        "image_shape": ["array-like", None],
+        "value_range": [sk.StrOptions({"auto"}), "array-like"],
+        "n_jobs": [Integral, None],
+    }
+)
 def find_bad_images(
     X: Any,
     *,

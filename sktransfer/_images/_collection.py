@@ -46,7 +46,7 @@ _LOOKED_AT = 16  # images that tell whether a whole collection is dark, or only 
 _judging = threading.Lock()
 
 
-class Images(Sequence):
+class Images(Sequence[np.ndarray]):
     """A sequence of images, each decoded whenever it is asked for; made by `as_images`.
 
     Files are read in the formats that `readable_formats` names, of at most ``PIL.Image.MAX_IMAGE_PIXELS`` pixels (89

@@ -67,7 +67,7 @@ def _unpacked(X: Any) -> Any:
     return table
 
 
-def _table(rows: Sequence) -> np.ndarray:
+def _table(rows: Sequence[Any]) -> np.ndarray:
     try:
         return np.asarray(rows)
     except ValueError as error:

@@ -10,7 +10,7 @@ import io
 import math
 import threading
 from collections.abc import Callable, Iterator
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import PIL
@@ -180,7 +180,7 @@ def readable_formats() -> list[str]:
     return [name for name, (opener, _) in Image.OPEN.items() if name in FORMATS or not is_pillows(opener)]
 
 
-def is_pillows(opener: Callable) -> bool:
+def is_pillows(opener: Callable[..., Any]) -> bool:
     """Tell whether it is Pillow itself, not the user, that reads a format in this way."""
     return opener.__module__.startswith("PIL.")
 

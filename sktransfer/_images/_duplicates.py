@@ -8,18 +8,18 @@ images may differ. Brightening is undone first, up to what it has cut off at whi
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
-from scipy.spatial import KDTree
-from sklearn.utils._param_validation import Interval, StrOptions, validate_params
 
 from .._exceptions import ImageError
 from .._progress import map_ahead, progress_bar
 from .._threads import decoding_threads
+from .._validated import validated
 from ._bad_images import with_all_others
 from ._collection import Images, as_images
 
@@ -43,17 +43,24 @@ _IMAGES = 16  # that one thread decodes at a time
 _PAIRS = 256  # compared at a time, so that they stay in the processor's cache
 
 
-@validate_params(
-    {
-        "tolerance": [Interval(Real, 0, None, closed="left")],
+@validated(
+    lambda sk: {
+        "tolerance": [sk.Interval(Real, 0, None, closed="left")],
         "image_shape": ["array-like", None],
-        "value_range": [StrOptions({"auto"}), "array-like"],
+        "value_range": [sk.StrOptions({"auto"}), "array-like"],
         "n_jobs": [Integral, None],
         "verbose": ["verbose"],
-    },
-    prefer_skip_nested_validation=True,
+    }
 )
-def find_duplicates(X, *, tolerance=2.0, image_shape=None, value_range="auto", n_jobs=None, verbose=0):
+def find_duplicates(
+    X: Any,
+    *,
+    tolerance: float = 2.0,
+    image_shape: Sequence[int] | None = None,
+    value_range: str | Sequence[float] = "auto",
+    n_jobs: int | None = None,
+    verbose: int = 0,
+) -> NDArray[np.intp]:
     """Group images that are copies of each other, such as re-encoded, resized or brightened ones.
 
     Copies that lie on both sides of a split make a score too good. The groups go to the splitters that keep groups
@@ -111,6 +118,9 @@ def find_duplicates(X, *, tolerance=2.0, image_shape=None, value_range="auto", n
     pairs = first[_candidates(thumbnails[-1][first, 0])]
     pairs = pairs[_are_copies(pairs, thumbnails, levels, noise, tolerance)]
     left, right = node[pairs].T
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     graph = coo_array((np.ones(len(pairs)), (left, right)), shape=(len(first), len(first)))
     component = connected_components(graph, directed=False)[1][node]
     _, start, label = np.unique(component, return_index=True, return_inverse=True)
@@ -201,6 +211,8 @@ def _candidates(thumbnails: np.ndarray) -> np.ndarray:
         return np.empty((0, 2), dtype=int)
     plain = _coarse(thumbnails, 1.0)
     axes = np.linalg.eigh(plain.T @ plain)[1][:, -COMPONENTS:]
+    from scipy.spatial import KDTree
+
     tree = KDTree(plain @ axes)
     pairs = []
     for gain in GAINS:
@@ -223,7 +235,8 @@ def _coarse(thumbnails: np.ndarray, gain: float) -> np.ndarray:
         brighter = brighter.reshape(-1, n, COARSE, n * COARSE * 3).sum(axis=2)
         rows[start : start + _PAIRS] = brighter.reshape(-1, n, n, COARSE, 3).sum(axis=3).reshape(-1, n * n * 3)
     rows -= rows.mean(axis=1, keepdims=True)
-    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6)
+    rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6)
+    return rows
 
 
 def _are_copies(
@@ -275,4 +288,5 @@ def _grey(rows: np.ndarray) -> np.ndarray:
 def _deviation(rows: np.ndarray, where: np.ndarray) -> np.ndarray:
     total = np.maximum(where.sum(axis=1), 1)
     mean = (where * rows).sum(axis=1) / total
-    return np.sqrt((where * (rows - mean[:, None]) ** 2).sum(axis=1) / total)
+    deviations: np.ndarray = np.sqrt((where * (rows - mean[:, None]) ** 2).sum(axis=1) / total)
+    return deviations

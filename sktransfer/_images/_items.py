@@ -127,7 +127,7 @@ def _hint_for_workers() -> str:
 # Files and arrays
 
 
-def file_content(path: str | os.PathLike) -> bytes:
+def file_content(path: str | os.PathLike[Any]) -> bytes:
     """Return the content of a file."""
     name = os.fsdecode(path)
     if re.match("https?://", name):
@@ -154,9 +154,9 @@ def to_array(item: Any) -> np.ndarray:
     if is_tensor(item):
         tensor = item.detach().cpu()
         try:
-            return tensor.numpy()
+            return np.asarray(tensor.numpy())
         except TypeError:
-            return tensor.float().numpy()  # bfloat16 and float8 have no counterpart in numpy
+            return np.asarray(tensor.float().numpy())  # bfloat16 and float8 have no counterpart in numpy
     if isinstance(item, (list, tuple)):
         refuse_rows_of_images(item, "it")
     if isinstance(item, (list, tuple)) or (hasattr(item, "__array__") and not isinstance(item, np.generic)):
@@ -166,7 +166,7 @@ def to_array(item: Any) -> np.ndarray:
     raise ImageError(f"it is {fault}. Expected a path, the bytes of a file, a PIL image, an array or a tensor.{hint}")
 
 
-def refuse_rows_of_images(row: Sequence, name: str) -> None:
+def refuse_rows_of_images(row: Sequence[Any], name: str) -> None:
     """Refuse a list that holds images, alone or beside a label, where one image is expected."""
     what = f"{name} is a {type(row).__name__} of {len(row)}"
     if len(row) == 2 and _is_image(row[0]) and not (_is_image(row[1]) and is_path(row[0]) >= is_path(row[1])):

@@ -35,18 +35,18 @@ class TakesSettingsAlong:
         loky.register(cls, _reduced)
 
 
-def _reduced(estimator: Any) -> tuple:
+def _reduced(estimator: Any) -> tuple[Any, ...]:
     make, arguments, *state = estimator.__reduce_ex__(2)
     return _made, (_present(), make, arguments), *state
 
 
-def _made(settings: tuple, make: Callable, arguments: tuple) -> Any:
+def _made(settings: tuple[list[Any], list[bytes]], make: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
     if multiprocessing.parent_process() is not None:  # what a worker returns changes nothing in the main process
         _apply(*settings)
     return make(*arguments)
 
 
-def _present() -> tuple[list, list[bytes]]:
+def _present() -> tuple[list[Any], list[bytes]]:
     """Return the values of the settings, and the formats that the user has registered."""
     openers = []
     for name, (opener, accept) in Image.OPEN.items():
@@ -56,7 +56,7 @@ def _present() -> tuple[list, list[bytes]]:
     return [getattr(module, name) for module, name in _SETTINGS], openers
 
 
-def _apply(values: list, openers: list[bytes]) -> None:
+def _apply(values: list[Any], openers: list[bytes]) -> None:
     for (module, name), value in zip(_SETTINGS, values, strict=True):
         setattr(module, name, value)
     for opener in openers:

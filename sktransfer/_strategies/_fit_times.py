@@ -10,15 +10,17 @@ import numpy as np
 from sklearn.base import BaseEstimator, clone
 from sklearn.compose import ColumnTransformer
 from sklearn.pipeline import FeatureUnion, Pipeline
-from sklearn.utils import _safe_indexing
 
 from .._classifier import FineTunedCNNClassifier
 from .._features import PretrainedCNNFeatures
 from .._finetuning._recipe import resolve_recipe
 from .._finetuning._training_data import FrozenBody, make_views
 from .._images._collection import as_images
-from .._parameters import make_extractor, resolve_backbone, resolve_freeze
+from .._parameters import make_extractor, resolve_backbone, resolve_cuts, resolve_freeze
+from .._sklearn_compat import safe_indexing
 from ._sampling import pilot_rows
+
+ImageReader = PretrainedCNNFeatures | FineTunedCNNClassifier
 
 
 class Cost(NamedTuple):
@@ -54,7 +56,8 @@ def measure_cost(estimator: BaseEstimator, X: Any, y: np.ndarray, *, anew: bool 
     rows = pilot_rows(y)
     labels = y[rows]
     cost = Cost(0.0, 0.0, 0.0)
-    for part, images in image_readers(estimator, _safe_indexing(X, rows)):
+    for part, images in image_readers(estimator, safe_indexing(X, rows)):
+        part = clone(part).set_params(verbose=0)
         if isinstance(part, FineTunedCNNClassifier):
             more = _cost_of_training(part, images, labels, anew)
         else:
@@ -63,13 +66,13 @@ def measure_cost(estimator: BaseEstimator, X: Any, y: np.ndarray, *, anew: bool 
     return cost
 
 
-def image_readers(estimator: Any, X: Any) -> Iterator[tuple[BaseEstimator, Any]]:
+def image_readers(estimator: Any, X: Any) -> Iterator[tuple[ImageReader, Any]]:
     """Yield what within an estimator reads images straight from X, each with the images that it reads.
 
     A column transformer hands a column of a table to each of its transformers. What follows another transformer in a
     pipeline reads nothing of X. A search counts as one fit, since the number of its fits is not known.
     """
-    if isinstance(estimator, (PretrainedCNNFeatures, FineTunedCNNClassifier)):
+    if isinstance(estimator, ImageReader):
         yield estimator, X
     elif isinstance(estimator, Pipeline):
         steps = [step for _, step in estimator.steps if step not in (None, "passthrough")]
@@ -81,7 +84,7 @@ def image_readers(estimator: Any, X: Any) -> Iterator[tuple[BaseEstimator, Any]]
         for _, part, columns in estimator.transformers:
             if not isinstance(part, str):  # "drop", "passthrough"
                 chosen = columns(X) if callable(columns) else columns
-                yield from image_readers(part, _safe_indexing(X, chosen, axis=1))
+                yield from image_readers(part, safe_indexing(X, chosen, axis=1))
     elif isinstance(getattr(estimator, "estimator", None), BaseEstimator):
         yield from image_readers(estimator.estimator, X)
 
@@ -89,12 +92,9 @@ def image_readers(estimator: Any, X: Any) -> Iterator[tuple[BaseEstimator, Any]]
 def seconds_of_features(features: PretrainedCNNFeatures, images: Any, *, anew: bool = False) -> float:
     """Return the seconds that the features of one image cost; `anew` passes over what is stored."""
     backbone = resolve_backbone(features)
-    extractor = make_extractor(features, backbone)
-    extractor.verbose = 0
-    if anew:
-        extractor.store = None
+    extractor = make_extractor(features, backbone, anew=anew)
     images = as_images(images, image_shape=features.image_shape, value_range=features.value_range)
-    cuts = features._cuts(backbone)
+    cuts = resolve_cuts(features.layer, backbone)
     return _per_image(lambda rows: extractor.run(images, cuts, features.pooling, indices=rows), len(images))
 
 
@@ -113,10 +113,7 @@ def _cost_of_training(classifier: FineTunedCNNClassifier, images: Any, labels: n
 def _seconds_of_frozen_stages(classifier: FineTunedCNNClassifier, images: Any, anew: bool) -> float:
     """Return what one image costs before any training: its features for the first head, and its views at the cut."""
     backbone = resolve_backbone(classifier)
-    body = FrozenBody(make_extractor(classifier, backbone), resolve_freeze(classifier.freeze, backbone))
-    body.extractor.verbose = 0
-    if anew:
-        body.extractor.store = None
+    body = FrozenBody(make_extractor(classifier, backbone, anew=anew), resolve_freeze(classifier.freeze, backbone))
     images = as_images(images, image_shape=classifier.image_shape, value_range=classifier.value_range)
     seconds = _per_image(lambda rows: body.features(images, rows), len(images)) if backbone.pretrained else 0.0
     if body.n_frozen == 0:

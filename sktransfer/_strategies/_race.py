@@ -7,7 +7,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -15,25 +15,34 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.dummy import DummyClassifier
 from sklearn.metrics import check_scoring, get_scorer, get_scorer_names
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, check_cv
-from sklearn.utils import _safe_indexing, check_consistent_length
+from sklearn.utils import check_consistent_length
 from sklearn.utils.parallel import Parallel, delayed
-from sklearn.utils.validation import _num_samples
 from tqdm import tqdm
 
-from .._classifier import FineTunedCNNClassifier
-from .._features import PretrainedCNNFeatures
 from .._images._duplicates import find_duplicates
 from .._progress import progress_bar
+from .._sklearn_compat import num_samples, safe_indexing
 from .._summaries import duration
+from .._validated import validated
 from .._validation import check_folds, check_labels
 from ._candidates import make_strategies
 from ._failures import in_a_line, raise_all, raise_if_images_are_bad
-from ._fit_times import image_readers, measure_cost
+from ._fit_times import ImageReader, image_readers, measure_cost
 from ._result import StrategyComparison
 
 Split = tuple[np.ndarray, np.ndarray]
 
 
+@validated(
+    lambda sk: {
+        "strategies": [str, "array-like", Mapping],
+        "time_budget": [sk.Interval(Real, 0, None, closed="neither"), None],
+        "n_jobs": [Integral, None],
+        "refit": ["boolean"],
+        "random_state": [Integral],
+        "verbose": ["verbose"],
+    }
+)
 def compare_strategies(
     X: Any,
     y: Any,
@@ -117,7 +126,7 @@ def compare_strategies(
     >>> print(comparison.summary())  # doctest: +SKIP
     """
     deadline = np.inf if time_budget is None else time.perf_counter() + time_budget
-    y = check_labels(y, _num_samples(X))
+    y = check_labels(y, num_samples(X))
     _check_scoring(scoring, y)
     chosen = _chosen(strategies, params, random_state)
     splits = _splits(cv, X, y, groups, random_state)
@@ -160,7 +169,7 @@ def compare_strategies(
             except Exception as error:
                 warnings.warn(
                     f"{best!r} could not be fitted to all images, so there is no best_estimator_: {in_a_line(error)}",
-                    stacklevel=2,
+                    stacklevel=3,
                 )
             bar.update()
     return comparison
@@ -239,16 +248,17 @@ class _Race:
         """Yield the score of each fold, in order, as soon as it is there."""
         parallel = Parallel(n_jobs=self.n_jobs, return_as="generator")
         scorer = check_scoring(estimator, scoring=self.scoring)
-        return parallel(
+        scores: Iterator[float] = parallel(
             delayed(_fold_score)(estimator, self.X, self.y, train, test, scorer) for train, test in self.splits
         )
+        return scores
 
 
 def _fold_score(
     estimator: BaseEstimator, X: Any, y: np.ndarray, train: np.ndarray, test: np.ndarray, scorer: Any
 ) -> float:
-    fitted = clone(estimator).fit(_safe_indexing(X, train), y[train])
-    return float(scorer(fitted, _safe_indexing(X, test), y[test]))
+    fitted = clone(estimator).fit(safe_indexing(X, train), y[train])
+    return float(scorer(fitted, safe_indexing(X, test), y[test]))
 
 
 def _chosen(strategies: Any, params: dict[str, Any], random_state: int) -> dict[str, BaseEstimator]:
@@ -285,11 +295,10 @@ def _splits(cv: Any, X: Any, y: np.ndarray, groups: Any, random_state: int) -> l
     return list(splitter(int(cv), shuffle=True, random_state=random_state).split(X, y, groups))
 
 
-def _parts(estimator: BaseEstimator) -> dict[str, BaseEstimator]:
+def _parts(estimator: BaseEstimator) -> dict[str, ImageReader]:
     """Return what within an estimator reads images, by the prefix of its parameters."""
     within = {f"{name}__": part for name, part in estimator.get_params().items()}
-    kinds = (PretrainedCNNFeatures, FineTunedCNNClassifier)
-    return {prefix: part for prefix, part in {"": estimator, **within}.items() if isinstance(part, kinds)}
+    return {prefix: part for prefix, part in {"": estimator, **within}.items() if isinstance(part, ImageReader)}
 
 
 def _memories(estimator: BaseEstimator) -> dict[str, Any]:
@@ -318,7 +327,7 @@ def _warn_of_leaks(X: Any, splits: list[Split], estimators: Iterable[BaseEstimat
         warnings.warn(
             f"{len(leaked)} of {len(copies)} images have a near-identical one on the other side of a fold, so the "
             "scores may be too good. Keep copies together: groups=find_duplicates(X).",
-            stacklevel=3,
+            stacklevel=4,
         )
 
 

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.base import clone
 from sklearn.model_selection import StratifiedKFold, cross_val_score
-from sklearn.utils import _safe_indexing
-from sklearn.utils._param_validation import StrOptions, validate_params
-from sklearn.utils.validation import _num_samples
 
 from .._features import PretrainedCNNFeatures
 from .._frozen._backbones import DEFAULT_BACKBONE
 from .._linear import OneThreadLogisticRegression
 from .._progress import progress_bar
+from .._sklearn_compat import num_samples, safe_indexing
+from .._validated import validated
 from .._validation import check_folds, check_labels
 from ._failures import in_a_line, raise_all, raise_if_images_are_bad
 from ._fit_times import seconds_of_features
@@ -51,9 +51,15 @@ class RankedBackbone(NamedTuple):
 RankedBackbone.__module__ = "sktransfer"
 
 
-@validate_params(
-    {"method": [StrOptions({"linear_probe", "logme"})]},
-    prefer_skip_nested_validation=True,
+@validated(
+    lambda sk: {
+        "backbones": [str, "array-like"],
+        "layers": [str, "array-like"],
+        "method": [sk.StrOptions({"linear_probe", "logme"})],
+        "max_images": [sk.Interval(Integral, 1, None, closed="left"), None],
+        "random_state": [Integral],
+        "verbose": ["verbose"],
+    }
 )
 def rank_backbones(
     X: Any,
@@ -134,12 +140,12 @@ def rank_backbones(
     >>> sorted(row.layer for row in ranking)
     ['penultimate', 'stage2']
     """
-    y = check_labels(y, _num_samples(X))
+    y = check_labels(y, num_samples(X))
     if method == "linear_probe":
         check_folds(y, cv)
     rows = sample_rows(y, len(y) if max_images is None else max_images, random_state, least=cv)
-    images, labels = _safe_indexing(X, rows), y[rows]
-    pilot = _safe_indexing(images, pilot_rows(labels))
+    images, labels = safe_indexing(X, rows), y[rows]
+    pilot = safe_indexing(images, pilot_rows(labels))
     backbones = [backbones] if isinstance(backbones, str) else backbones
     layers = [layers] if isinstance(layers, str) else layers
     features = PretrainedCNNFeatures(**{**params, "layer": "all", "normalize": True})
@@ -170,7 +176,7 @@ def rank_backbones(
         raise_all("No backbone could be ranked", errors)
     if errors:
         lines = "\n".join(f"{name}: {in_a_line(error)}" for name, error in errors.items())
-        warnings.warn(f"These could not be ranked:\n{lines}", stacklevel=2)
+        warnings.warn(f"These could not be ranked:\n{lines}", stacklevel=3)
     return sorted(ranking, key=lambda row: -row.score)
 
 

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.model_selection import StratifiedKFold, cross_val_score
-from sklearn.utils import _safe_indexing
-from sklearn.utils.validation import _num_samples
 
 from .._features import PretrainedCNNFeatures
 from .._frozen._backbones import DEFAULT_BACKBONE, load_backbone
 from .._images._collection import as_images
 from .._linear import OneThreadLogisticRegression
+from .._sklearn_compat import num_samples, safe_indexing
+from .._validated import validated
 from .._validation import check_class_sizes, check_labels
 from ._candidates import LINEAR, SCRATCH, Strategy, candidates
 from ._failures import in_a_line, raise_if_images_are_bad
@@ -94,6 +95,7 @@ class Recommendation:
         return "\n".join([*lines, "", "compare_strategies tries them on the same folds."])
 
 
+@validated(lambda sk: {"backbone": [str], "random_state": [Integral]})
 def recommend_strategy(
     X: Any,
     y: Any,
@@ -149,12 +151,12 @@ def recommend_strategy(
     >>> print(advice.summary())  # doctest: +SKIP
     >>> advice.estimator.fit(X, y)  # doctest: +SKIP
     """
-    y = check_labels(y, _num_samples(X))
+    y = check_labels(y, num_samples(X))
     check_class_sizes(y, 2, "A recommendation", "Add images, or leave that class out.")
     counts = np.unique(y, return_counts=True)[1]
     strategies = candidates(backbone, augment=augment, random_state=random_state, **params)
     rows = sample_rows(y, N_PROBED, random_state, least=MOST_FOLDS)
-    sample = _safe_indexing(X, rows)
+    sample = safe_indexing(X, rows)
     skill, distance = _probe(sample, y[rows], {"backbone": backbone, **params}, random_state)
     sizes = _shorter_sides(sample, params)
     minutes, left_out = _trials(strategies, X, y)
@@ -207,7 +209,7 @@ def _probe(X: Any, y: np.ndarray, params: dict[str, Any], random_state: int) -> 
     # Every stage at once: what a fit of features + linear needs is then stored.
     transformer = PretrainedCNNFeatures(**{**params, "layer": "all", "normalize": True})
     features = transformer.fit_transform(X)
-    ends = np.cumsum(list(transformer._feature_counts.values()))
+    ends = np.cumsum(list(transformer.feature_counts_.values()))
     first_half, last = features[:, : ends[len(ends) // 2 - 1]], features[:, ends[-2] :]
     probe = OneThreadLogisticRegression(C=PROBE_C, max_iter=1000)
     accuracies = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import stats
@@ -11,6 +12,9 @@ from sklearn.base import BaseEstimator
 
 from .._optional import require
 from .._summaries import TIE, best_of, spread
+
+if TYPE_CHECKING:
+    from .._displays import StrategyComparisonDisplay
 
 SIGNIFICANT = 0.05  # the usual level
 LEAST_FOLDS = 3  # two differences say next to nothing of how much such differences vary
@@ -102,7 +106,7 @@ class StrategyComparison:
         p = float(stats.t.sf(differences.mean() / error, df=n_folds - 1))
         return p if counts_images else max(p, 0.5**n_folds)
 
-    def to_frame(self):
+    def to_frame(self) -> Any:
         """Return a pandas.DataFrame: one row per strategy, with its mean score, spread, seconds, and each fold."""
         require("to_frame", "cli", "pandas")
         import pandas as pd
@@ -158,7 +162,7 @@ class StrategyComparison:
             return f"{found}: it is better."
         return f"{found}: that may be chance. {cheapest!r} is cheaper; more images or folds would tell."
 
-    def plot(self, ax=None):
+    def plot(self, ax: Any = None) -> StrategyComparisonDisplay:
         """Draw the scores of all folds; see `StrategyComparisonDisplay`."""
         from .._displays import StrategyComparisonDisplay
 

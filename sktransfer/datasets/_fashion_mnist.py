@@ -8,18 +8,16 @@ from pathlib import Path
 
 import numpy as np
 from sklearn.utils import Bunch
-from sklearn.utils._param_validation import StrOptions, validate_params
+
+from .._validated import validated
 
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 _PREFIX = {"train": "train", "test": "t10k"}
 _CLASSES = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]
 
 
-@validate_params(
-    {"path": [str, os.PathLike, None], "subset": [StrOptions({"train", "test"})]},
-    prefer_skip_nested_validation=True,
-)
-def load_fashion_mnist(path=None, *, subset="train"):
+@validated(lambda sk: {"path": [str, os.PathLike, None], "subset": [sk.StrOptions({"train", "test"})]})
+def load_fashion_mnist(path: str | os.PathLike[str] | None = None, *, subset: str = "train") -> Bunch:
     """Load Fashion-MNIST: grey photos of clothes, 28 × 28 pixels, in ten classes.
 
     Parameters

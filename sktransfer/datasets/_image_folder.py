@@ -6,10 +6,14 @@ import itertools
 import os
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from sklearn.utils import Bunch
-from sklearn.utils._param_validation import validate_params
+
+from .._validated import validated
+
+if TYPE_CHECKING:
+    from sklearn.utils import Bunch
 
 IMAGE_SUFFIXES = frozenset(
     {".avif", ".bmp", ".gif", ".jfif", ".jp2", ".jpeg", ".jpg", ".pbm", ".pgm"}
@@ -18,8 +22,8 @@ IMAGE_SUFFIXES = frozenset(
 """Endings of the files that count as images."""
 
 
-@validate_params({"path": [str, os.PathLike]}, prefer_skip_nested_validation=True)
-def load_image_folder(path):
+@validated(lambda sk: {"path": [str, os.PathLike]})
+def load_image_folder(path: str | os.PathLike[str]) -> Bunch:
     """List the images of a folder that has one subfolder per class, the class's name being the subfolder's.
 
     The images are not read here: estimators read paths a batch at a time. Files within deeper subfolders belong to
@@ -67,6 +71,8 @@ def load_image_folder(path):
             f"No images in {', '.join(repr(str(folder / name)) for name in empty)}. "
             f"Remove the empty class, or give its files an ending such as .jpg or .png."
         )
+    from sklearn.utils import Bunch
+
     return Bunch(
         data=np.array([file for found in files for file in found]),
         target=np.repeat(np.arange(len(classes)), [len(found) for found in files]),

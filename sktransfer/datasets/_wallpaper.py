@@ -13,7 +13,8 @@ import numpy as np
 from scipy.ndimage import map_coordinates
 from scipy.stats import rankdata
 from sklearn.utils import Bunch, check_random_state
-from sklearn.utils._param_validation import Interval, StrOptions, validate_params
+
+from .._validated import validated
 
 GRID = 64  # points along each side of the cell; even, since shifts by half a cell occur
 _ROUGHNESS = 2.5  # cycles per cell at which the noise has fallen to 0.6
@@ -95,7 +96,7 @@ def draw_cell(group: str, basis: np.ndarray, rng: np.random.Generator) -> np.nda
     # Sorted, so that points of one orbit add up the same numbers in the same order, and come out exactly equal.
     average = np.sort([noise[x, y] for x, y in images], axis=0).mean(axis=0)
     # Averaging lowers the contrast by the root of the group's order, which would give the group away.
-    ranks = rankdata(average, method="average") - 0.5
+    ranks: np.ndarray = rankdata(average, method="average") - 0.5
     return (ranks / ranks.size).reshape(GRID, GRID)
 
 
@@ -128,7 +129,7 @@ def draw_basis(group: str, lattice: str, rng: np.random.Generator) -> np.ndarray
         ratio = np.exp(rng.choice([-1, 1]) * rng.uniform(0.2, 0.5))
     angle = np.deg2rad(degrees)
     basis = np.array([[1.0, ratio * np.cos(angle)], [0.0, ratio * np.sin(angle)]])
-    return basis / np.sqrt(np.linalg.det(basis))
+    return basis / float(np.sqrt(np.linalg.det(basis)))
 
 
 def _render(cell: np.ndarray, basis: np.ndarray, image_size: int, rng: np.random.Generator) -> np.ndarray:
@@ -140,7 +141,7 @@ def _render(cell: np.ndarray, basis: np.ndarray, image_size: int, rng: np.random
     axis = np.arange(image_size) * pixel
     plane = np.stack(np.meshgrid(axis, axis, indexing="ij")).reshape(2, -1)
     fractional = np.linalg.inv(basis) @ turn @ plane + rng.uniform(size=(2, 1))
-    values = map_coordinates(cell, (fractional % 1) * GRID, order=1, mode="grid-wrap")
+    values: np.ndarray = map_coordinates(cell, (fractional % 1) * GRID, order=1, mode="grid-wrap")
     return values.reshape(image_size, image_size)
 
 
@@ -152,17 +153,23 @@ def _paint(values: np.ndarray, color: bool, rng: np.random.Generator) -> np.ndar
     return np.round(np.stack(channels, axis=-1)).astype(np.uint8)
 
 
-@validate_params(
-    {
-        "n_per_group": [Interval(Integral, 1, None, closed="left")],
-        "lattice": [StrOptions({"natural", "matched"})],
-        "image_size": [Interval(Integral, 8, None, closed="left")],
+@validated(
+    lambda sk: {
+        "n_per_group": [sk.Interval(Integral, 1, None, closed="left")],
+        "lattice": [sk.StrOptions({"natural", "matched"})],
+        "image_size": [sk.Interval(Integral, 8, None, closed="left")],
         "color": ["boolean"],
         "random_state": ["random_state"],
-    },
-    prefer_skip_nested_validation=True,
+    }
 )
-def make_wallpaper_groups(n_per_group=60, *, lattice="natural", image_size=128, color=False, random_state=None):
+def make_wallpaper_groups(
+    n_per_group: int = 60,
+    *,
+    lattice: str = "natural",
+    image_size: int = 128,
+    color: bool = False,
+    random_state: int | np.random.RandomState | None = None,
+) -> Bunch:
     """Generate images of the 17 wallpaper groups, the ways in which a flat pattern can repeat.
 
     Each image is random smooth noise that was given the symmetries of its group, and no others, and is drawn
