@@ -26,12 +26,12 @@ from problems import Problem, forget_rows, load
 from sktransfer import (
     FineTunedCNNClassifier,
     PretrainedCNNFeatures,
-    _strategies,
     compare_strategies,
     make_feature_classifier,
     recommend_strategy,
 )
 from sktransfer._frozen._extraction import Extractor
+from sktransfer._strategies import _race
 
 PROBLEMS = {"elpv": "elpv-600", "clothing": "clothing", "wallpaper": "wallpaper-natural-60", "tiny": "tiny"}
 FROZEN = ["features + linear", "features + SVM", "dense head"]
@@ -107,7 +107,7 @@ def cost(images: Problem) -> Cell:
     features = PretrainedCNNFeatures(layer="all", normalize=True, **params)
     extraction = seconds(lambda: features.fit_transform(X))
     forget_rows()
-    with stopwatch(Extractor, "run") as extractions, stopwatch(_strategies, "find_duplicates") as searches:
+    with stopwatch(Extractor, "run") as extractions, stopwatch(_race, "find_duplicates") as searches:
         compared = seconds(lambda: compare_strategies(X, y, strategies=FROZEN, cv=FOLDS, refit=False, **params))
     return {"extraction": extraction, "features": sum(extractions), "copies": sum(searches), "compared": compared}
 

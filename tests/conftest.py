@@ -11,7 +11,9 @@ os.environ.setdefault("SCIPY_ARRAY_API", "1")
 # Read by matplotlib when it is imported: draw without a screen.
 os.environ.setdefault("MPLBACKEND", "Agg")
 
-from sktransfer._frozen import _store  # noqa: E402 - imports what reads them
+import numpy as np  # noqa: E402 - imports what reads them
+
+from sktransfer._frozen import _store  # noqa: E402 - as above
 
 
 @pytest.fixture(autouse=True)
@@ -44,3 +46,27 @@ def computed(monkeypatch):
 
         monkeypatch.setattr(engine, "__call__", counting)
     return counts
+
+
+@pytest.fixture(scope="session")
+def distinct():
+    """60 digits, 20 each of three classes, no two of them alike, and their labels."""
+    from sktransfer import find_duplicates
+    from tiny import FLAT, digits
+
+    X, y = digits()
+    groups = find_duplicates(X, **FLAT)  # at eight pixels some digits are
+    alone = np.bincount(groups)[groups] == 1
+    X, y = X[alone], y[alone]
+    rows = np.concatenate([np.flatnonzero(y == label)[:20] for label in range(3)])
+    return X[rows], y[rows]
+
+
+@pytest.fixture
+def recorder():
+    """The class of strategies that note what they are fitted to, without any notes."""
+    from racers import Recorder
+
+    Recorder.fits.clear()
+    Recorder.tests.clear()
+    return Recorder

@@ -11,8 +11,13 @@ import subprocess
 import sys
 import traceback
 
-server = multiprocessing.get_context("forkserver")
-server.set_forkserver_preload(["pytest", "sktransfer._classifier", "sktransfer._features", "sktransfer._persistence"])
+if "forkserver" in multiprocessing.get_all_start_methods():
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload(
+        ["pytest", "sktransfer._classifier", "sktransfer._features", "sktransfer._persistence"]
+    )
+else:  # on Windows each process imports everything again
+    server = multiprocessing.get_context("spawn")
 
 
 def fresh(code, *arguments, cwd=".", check=True, timeout=240):

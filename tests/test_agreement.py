@@ -9,29 +9,22 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
-from sklearn.datasets import load_sample_images
 
+from pictures import CHINA, FLOWER, encoded
 from processes import fresh
 from sktransfer import FineTunedCNNClassifier, PretrainedCNNFeatures
 
 TOLERANCE = {"rtol": 1e-5, "atol": 1e-5}
-CHINA, FLOWER = load_sample_images().images  # real photos, 427 × 640
 PHOTOS = [CHINA, FLOWER, CHINA[:, ::-1], FLOWER[100:420, 200:500], CHINA[:333, :250], FLOWER[::2, ::2]]
-
-
-def contents(format):
-    for photo in PHOTOS:
-        buffer = io.BytesIO()
-        Image.fromarray(photo).save(buffer, format, **({"quality": 95} if format == "JPEG" else {}))
-        yield buffer.getvalue()
 
 
 @pytest.fixture(scope="module", params=["PNG", "JPEG"])
 def files(request, tmp_path_factory):
     """The photos as files; those of JPEG differ a little from the originals, but all containers hold the same."""
     folder = tmp_path_factory.mktemp(request.param)
-    for i, content in enumerate(contents(request.param)):
-        (folder / f"{i}.{request.param.lower()}").write_bytes(content)
+    options = {"quality": 95} if request.param == "JPEG" else {}
+    for i, photo in enumerate(PHOTOS):
+        (folder / f"{i}.{request.param.lower()}").write_bytes(encoded(photo, request.param, **options))
     return sorted(map(str, folder.iterdir()))
 
 
@@ -139,10 +132,10 @@ def test_classifier_agrees_too(files, no_store):
 
 def test_large_jpegs_are_decoded_at_a_fraction(no_store):
     """From files of many times the network's size; so close that it makes no difference, and documented."""
-    buffer = io.BytesIO()
-    Image.fromarray(CHINA).resize((2560, 1708), Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=95)
+    large = Image.fromarray(CHINA).resize((2560, 1708), Image.Resampling.BICUBIC)
+    content = encoded(large, "JPEG", quality=95)
     model = PretrainedCNNFeatures(engine="torch")
-    at_a_fraction = model.fit_transform([buffer.getvalue()])
-    whole = model.transform([np.array(Image.open(buffer))])
+    at_a_fraction = model.fit_transform([content])
+    whole = model.transform([np.array(Image.open(io.BytesIO(content)))])
     other = model.transform([FLOWER])
     assert np.linalg.norm(at_a_fraction - whole) < 0.1 * np.linalg.norm(other - whole)

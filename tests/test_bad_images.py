@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from PIL import Image
 
+from pictures import noise, written
 from sktransfer import (
     BadImage,
     FineTunedCNNClassifier,
@@ -13,17 +13,13 @@ from sktransfer import (
     find_bad_images,
 )
 from sktransfer._images import _bad_images
-
-TINY = {"backbone": "timm/test_efficientnet", "weights": None, "image_size": 32}
-rng = np.random.default_rng(0)
+from tiny import TINY
 
 
 @pytest.fixture
 def files(tmp_path):
     """Thirty pictures; number 3 is cut, number 17 missing, number 20 no picture."""
-    paths = [tmp_path / f"{i}.png" for i in range(30)]
-    for path in paths:
-        Image.fromarray(rng.integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(path)
+    paths = written(noise(30, 40, 40, 3), tmp_path)
     paths[3].write_bytes(paths[3].read_bytes()[:1000])
     paths[17].unlink()
     paths[20].write_text("no picture")

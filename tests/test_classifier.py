@@ -11,15 +11,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from PIL import Image
 from sklearn.base import clone
-from sklearn.datasets import load_digits
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.utils.validation import check_is_fitted
 from skorch.callbacks import Callback, EarlyStopping
 from torchvision.transforms import v2 as torchvision_v2
 
+from pictures import noise, written
 from processes import fresh
 from sktransfer import (
     FineTunedCNNClassifier,
@@ -29,12 +28,11 @@ from sktransfer import (
     set_cache_limits,
 )
 from sktransfer._frozen._backbones import load_backbone
+from tiny import DIGITS, FLAT, SCRATCH, TARGET, TINY
 
-DIGITS, TARGET = load_digits(n_class=3, return_X_y=True)
-DIGITS, TARGET = DIGITS[:90], np.array(["zero", "one", "two"])[TARGET[:90]]
-FLAT = {"image_shape": (8, 8), "value_range": (0, 16)}
-TINY = {"backbone": "timm/test_efficientnet", "image_size": 32, "augment": None, "random_state": 0, **FLAT}
-SCRATCH = {"backbone": "shallow_cnn", "weights": None, "image_size": 16, "augment": None, "random_state": 0, **FLAT}
+PLAIN = {"augment": None, "random_state": 0, **FLAT}
+PLAIN_TINY = {**TINY, **PLAIN}
+PLAIN_SCRATCH = {**SCRATCH, **PLAIN}
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +53,7 @@ def weights(tmp_path_factory):
 
 @pytest.fixture
 def tiny(weights):
-    return FineTunedCNNClassifier(**TINY, weights=weights, max_epochs=2)
+    return FineTunedCNNClassifier(**{**PLAIN_TINY, "weights": weights}, max_epochs=2)
 
 
 def learned(clf):
@@ -70,7 +68,7 @@ def same(a, b):
 
 
 def test_learns_from_scratch_and_keeps_labels():
-    clf = FineTunedCNNClassifier(**SCRATCH, max_epochs=8, lr=0.01).fit(DIGITS[:60], TARGET[:60])
+    clf = FineTunedCNNClassifier(**PLAIN_SCRATCH, max_epochs=8, lr=0.01).fit(DIGITS[:60], TARGET[:60])
     assert clf.classes_.tolist() == ["one", "two", "zero"]
     assert clf.score(DIGITS[60:], TARGET[60:]) > 0.9
     probabilities = clf.predict_proba(DIGITS[60:])
@@ -179,7 +177,7 @@ def test_warm_start_keeps_the_classes(tiny):
 
 
 def test_warm_start_from_scratch_keeps_the_random_body():
-    clf = FineTunedCNNClassifier(**{**SCRATCH, "random_state": None}, freeze=1, warm_start=True, max_epochs=1)
+    clf = FineTunedCNNClassifier(**{**PLAIN_SCRATCH, "random_state": None}, freeze=1, warm_start=True, max_epochs=1)
     clf.fit(DIGITS, TARGET)
     checksum = clf.weights_checksum_
     clf.fit(DIGITS, TARGET)
@@ -217,7 +215,7 @@ def test_partial_fit_knows_what_it_needs(tiny):
         tiny.partial_fit(DIGITS, TARGET, classes=["one", "two"])
     for params in ({"early_stopping": True}, {"class_weight": "balanced"}):
         with pytest.raises(ValueError, match="too few images at a time"):
-            FineTunedCNNClassifier(**TINY, **params).partial_fit(DIGITS, TARGET, classes=TARGET)
+            FineTunedCNNClassifier(**PLAIN_TINY, **params).partial_fit(DIGITS, TARGET, classes=TARGET)
     tiny.partial_fit(DIGITS, TARGET, classes=TARGET)
     with pytest.raises(ValueError, match="same classes"):
         tiny.partial_fit(DIGITS, TARGET, classes=["one", "two", "zero", "three"])
@@ -268,7 +266,7 @@ def test_tta_without_augmentation_looks_at_the_image_alone(tiny, computed):
     [(False, 128, False), (True, 128, True), (True, None, True), ("auto", 128, True), ("auto", None, False)],
 )
 def test_sees_the_border_unless_cropped(weights, crop, image_size, cropped):
-    plain = np.random.default_rng(0).integers(0, 256, (8, 512, 512), dtype=np.uint8)
+    plain = noise(8, 512, 512)
     framed = plain.copy()
     framed[:, [0, -1], :] = framed[:, :, [0, -1]] = 255
     clf = FineTunedCNNClassifier(
@@ -411,9 +409,7 @@ def test_folds_are_independent(tiny):
 @pytest.mark.parametrize("container", ["paths", "array", "column"])
 def test_grid_search_as_promised(container, tmp_path):
     stack = (DIGITS.reshape(-1, 8, 8) / 16)[:24]
-    paths = [str(tmp_path / f"{i}.png") for i in range(24)]
-    for path, image in zip(paths, stack, strict=True):
-        Image.fromarray(np.rint(image * 255).astype(np.uint8)).save(path)
+    paths = list(map(str, written(np.rint(stack * 255).astype(np.uint8), tmp_path)))
     X = {"paths": paths, "array": stack, "column": pd.DataFrame({"image": paths})["image"]}[container]
     clf = FineTunedCNNClassifier(max_epochs=1, image_size=32)
     search = GridSearchCV(clf, {"freeze": [0, 4, "all"], "lr_factor": [0.1, 0.03]}, n_jobs=2, cv=2, error_score="raise")
@@ -457,7 +453,7 @@ def test_divergence_is_an_error_and_leaves_nothing(tiny):
 
 @pytest.mark.parametrize("params", [{"batch_size": 32}, {"batch_size": 2}])
 def test_last_batch_of_one_image(params):
-    clf = FineTunedCNNClassifier(**SCRATCH, max_epochs=1, **params).fit(DIGITS[:33], TARGET[:33])
+    clf = FineTunedCNNClassifier(**PLAIN_SCRATCH, max_epochs=1, **params).fit(DIGITS[:33], TARGET[:33])
     assert np.isfinite(clf.predict_proba(DIGITS[:1])).all()
 
 
@@ -495,7 +491,7 @@ def test_pickle_holds_what_predicts_and_no_more(tiny, tmp_path):
 
 
 def test_pickled_from_scratch_and_cloned():
-    clf = FineTunedCNNClassifier(**SCRATCH, max_epochs=1).fit(DIGITS, TARGET)
+    clf = FineTunedCNNClassifier(**PLAIN_SCRATCH, max_epochs=1).fit(DIGITS, TARGET)
     back = pickle.loads(pickle.dumps(clf))
     np.testing.assert_array_equal(back.predict_proba(DIGITS), clf.predict_proba(DIGITS))
     assert back.history_ == clf.history_
@@ -525,7 +521,7 @@ def test_gpu_model_loads_on_cpu(tiny):
 
 
 @pytest.mark.parametrize(
-    "estimator", [FineTunedCNNClassifier(**SCRATCH), PretrainedCNNFeatures("shallow_cnn", weights=None)]
+    "estimator", [FineTunedCNNClassifier(**PLAIN_SCRATCH), PretrainedCNNFeatures("shallow_cnn", weights=None)]
 )
 def test_failed_first_fit_does_not_look_fitted(estimator):
     estimator = clone(estimator).set_params(image_shape=(8, 8), value_range=(0, 1))  # digits go up to 16
@@ -539,7 +535,7 @@ def test_failed_first_fit_does_not_look_fitted(estimator):
 
 
 def test_failed_refit_leaves_the_model_that_was(no_store):
-    model = FineTunedCNNClassifier(**SCRATCH).fit(DIGITS, TARGET)
+    model = FineTunedCNNClassifier(**PLAIN_SCRATCH).fit(DIGITS, TARGET)
     expected, before = model.predict_proba(DIGITS), dict(vars(model))
     with pytest.raises(ValueError, match="value_range"):
         model.set_params(image_shape=(4, 4)).fit(100 * DIGITS[:, :16], TARGET)
@@ -561,7 +557,7 @@ def test_failed_refit_leaves_the_model_that_was(no_store):
 )
 @pytest.mark.parametrize("method", ["fit", "partial_fit"])
 def test_net_params_that_the_classifier_sets_itself_are_refused(net_params, instead, method):
-    model = FineTunedCNNClassifier(**SCRATCH, net_params=net_params)
+    model = FineTunedCNNClassifier(**PLAIN_SCRATCH, net_params=net_params)
     with pytest.raises(ValueError, match=rf"net_params holds '{next(iter(net_params))}'.*Use {instead}"):
         getattr(model, method)(DIGITS, TARGET, **({"classes": [0, 1, 2]} if method == "partial_fit" else {}))
 
@@ -569,4 +565,4 @@ def test_net_params_that_the_classifier_sets_itself_are_refused(net_params, inst
 @pytest.mark.parametrize("device", ["gpu", "cuda:99", "tpu"])
 def test_device_that_is_not_there_is_said_in_plain_words(device):
     with pytest.raises(ValueError, match=rf"device='{device}' does not exist.*'auto', 'cpu', 'cuda' or 'mps'"):
-        FineTunedCNNClassifier(**SCRATCH, device=device).fit(DIGITS, TARGET)
+        FineTunedCNNClassifier(**PLAIN_SCRATCH, device=device).fit(DIGITS, TARGET)

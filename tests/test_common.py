@@ -8,22 +8,17 @@ import pytest
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
 from sktransfer import FineTunedCNNClassifier, PretrainedCNNFeatures
+from tiny import TINY
 
-TINY = {
-    "backbone": "timm/test_efficientnet",
-    "weights": None,
-    "image_shape": (1, -1),
-    "image_size": 32,
-    "value_range": (-200, 200),
-}
+ROWS = {"image_shape": (1, -1), "value_range": (-200, 200)}
 
 
 def transformer():
-    return PretrainedCNNFeatures(**TINY)
+    return PretrainedCNNFeatures(**TINY, **ROWS)
 
 
 def classifier():
-    return FineTunedCNNClassifier(**TINY, max_epochs=6, lr=0.02, augment=None)
+    return FineTunedCNNClassifier(**TINY, **ROWS, max_epochs=6, lr=0.02, augment=None)
 
 
 EXPECTED_TO_FAIL = {

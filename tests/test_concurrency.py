@@ -10,7 +10,6 @@ import joblib
 import numpy as np
 import pytest
 import torch
-from sklearn.datasets import load_digits
 from sklearn.model_selection import GridSearchCV, cross_val_predict
 from threadpoolctl import threadpool_info
 from torch import nn
@@ -22,11 +21,10 @@ from sktransfer._frozen._backbones import load_backbone
 from sktransfer._linear import OneThreadLogisticRegression, one_blas_thread
 from sktransfer._random import OwnDropout, global_generator, with_own_dropout
 from sktransfer._registry import LIMIT, built_once
+from tiny import FLAT, TINY, digits
 
-X, Y = load_digits(n_class=3, return_X_y=True)
-X, Y = X[:36], Y[:36]
-FLAT = {"image_shape": (8, 8), "value_range": (0, 16)}
-TINY = {"backbone": "timm/test_efficientnet", "weights": None, "image_size": 32, "max_epochs": 2, **FLAT}
+X, Y = digits(36)
+QUICK = {**TINY, **FLAT, "max_epochs": 2}
 
 
 def in_threads(n, work):
@@ -92,7 +90,7 @@ def test_first_predictions_of_several_models_in_several_threads(four_models, n_p
 @pytest.mark.filterwarnings("default")  # scikit-learn's threads swap the filters, and torch's tracer warns
 def test_grid_search_in_threads_scores_every_fit():
     clear_cache()
-    grid = GridSearchCV(FineTunedCNNClassifier(**TINY, random_state=0), {"freeze": [1, 3, 5, "all"]}, cv=2)
+    grid = GridSearchCV(FineTunedCNNClassifier(**QUICK, random_state=0), {"freeze": [1, 3, 5, "all"]}, cv=2)
     with joblib.parallel_config(backend="threading", n_jobs=4):
         scores = grid.fit(X, Y).cv_results_["mean_test_score"]
     assert np.isfinite(scores).all()
@@ -103,7 +101,7 @@ def test_grid_search_in_threads_scores_every_fit():
 
 def probabilities(backend, n_jobs=4, **params):
     clear_cache()
-    model = FineTunedCNNClassifier(**{**TINY, **params}, random_state=0)
+    model = FineTunedCNNClassifier(**{**QUICK, **params}, random_state=0)
     # As many threads in each worker as here.
     options = {"inner_max_num_threads": torch.get_num_threads()} if backend == "loky" else {}
     with joblib.parallel_config(backend=backend, n_jobs=n_jobs, **options):
@@ -136,7 +134,7 @@ def test_user_function_for_augmentation_draws_the_same_in_threads():
 
 def test_trained_from_scratch_in_threads_loads_again(tmp_path):
     def fit_and_save(i):
-        model = FineTunedCNNClassifier(**TINY, freeze=2, random_state=i).fit(X, Y)
+        model = FineTunedCNNClassifier(**QUICK, freeze=2, random_state=i).fit(X, Y)
         sktransfer.save(model, tmp_path / f"{i}.sktransfer")
         return model.predict_proba(X)
 
@@ -155,7 +153,7 @@ def test_dropout_drops_other_features_in_each_call_of_partial_fit(monkeypatch):
         return forward(self, x)
 
     monkeypatch.setattr(OwnDropout, "forward", noting)
-    model = FineTunedCNNClassifier(**TINY, dropout=0.5, random_state=0)
+    model = FineTunedCNNClassifier(**QUICK, dropout=0.5, random_state=0)
     for _ in range(2):
         model.partial_fit(X[:16], Y[:16], classes=[0, 1, 2])
     first, second = masks[0], masks[-1]
@@ -275,7 +273,7 @@ for work in (predict, lambda X: train.fit(X, y).predict_proba(X), with_torch, wi
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-@pytest.mark.parametrize("n_threads", [1, 2])
+@pytest.mark.parametrize("n_threads", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_forked_process_computes(n_threads):
     """Servers load a model, use it once, then fork."""
     assert fresh(FORKED, n_threads).stdout == "0 0 0 0 "
@@ -287,7 +285,7 @@ def predict_in_pool(model):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_pool_of_forked_processes_computes():
-    model = FineTunedCNNClassifier(**TINY, freeze=2, random_state=0).fit(X, Y)
+    model = FineTunedCNNClassifier(**QUICK, freeze=2, random_state=0).fit(X, Y)
     expected = model.predict_proba(X)
     with multiprocessing.get_context("fork").Pool(2) as pool:
         for got in pool.map_async(predict_in_pool, [model] * 3).get(timeout=60):

@@ -5,11 +5,12 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
+from pictures import noise
 from sktransfer import ImageError, PretrainedCNNFeatures
 from sktransfer._images._collection import as_images, is_flat
+from tiny import TINY
 
-GREY = np.random.default_rng(0).integers(0, 256, (3, 7, 5), dtype=np.uint8)
-TINY = {"backbone": "timm/test_efficientnet", "weights": None, "image_size": 32}
+STACK = noise(3, 7, 5)
 
 
 class Pairs(Dataset):
@@ -48,16 +49,16 @@ def test_dataset_of_hugging_face():
 
 
 def test_one_tensor_without_its_batch_dimension():
-    X = torch.from_numpy(GREY)
+    X = torch.from_numpy(STACK)
     with pytest.raises(ImageError, match=r"one tensor with its 3 channels first. Pass X\[None\].*image_shape=\(7, 5\)"):
         as_images(X)
-    np.testing.assert_array_equal(as_images(X[None])[0], GREY.transpose(1, 2, 0))
+    np.testing.assert_array_equal(as_images(X[None])[0], STACK.transpose(1, 2, 0))
     assert len(as_images(X, image_shape=(7, 5))) == 3
-    assert len(as_images(X[:2])) == 2 and len(as_images(GREY)) == 3
+    assert len(as_images(X[:2])) == 2 and len(as_images(STACK)) == 3
 
 
 def test_masked_stack_and_masked_rows():
-    stack = np.ma.masked_greater(GREY, 200)
+    stack = np.ma.masked_greater(STACK, 200)
     n_masked = int(stack.mask.sum())
     with pytest.raises(ImageError, match=rf"a masked array with {n_masked} masked values.*X.filled\(0\)"):
         as_images(stack)
@@ -65,7 +66,7 @@ def test_masked_stack_and_masked_rows():
     assert not is_flat(flat, (7, 5))
     with pytest.raises(ImageError, match="a masked array"):  # the checks of scikit-learn would drop the mask
         PretrainedCNNFeatures(**TINY, image_shape=(7, 5)).fit_transform(flat)
-    assert len(as_images(np.ma.array(GREY))) == 3
+    assert len(as_images(np.ma.array(STACK))) == 3
 
 
 @pytest.mark.parametrize(
@@ -86,5 +87,5 @@ def test_containers_that_cannot_be_read(X):
 @pytest.mark.parametrize("parameter", ["image_shape", "value_range"])
 def test_long_parameters_are_cut(parameter):
     with pytest.raises(ImageError) as caught:
-        as_images(GREY, **{parameter: "x" * 10_000})
+        as_images(STACK, **{parameter: "x" * 10_000})
     assert len(str(caught.value)) < 300

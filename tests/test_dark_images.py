@@ -1,10 +1,7 @@
 """Pictures of more than 8 bits that use little of their range come out nearly black, which is said once."""
 
-import io
 import pickle
-import struct
 import warnings
-import zlib
 
 import joblib
 import numpy as np
@@ -12,23 +9,18 @@ import pytest
 import torch
 from PIL import Image
 
+from pictures import encoded, png
 from sktransfer import PretrainedCNNFeatures, find_bad_images, find_duplicates
 from sktransfer._images._collection import as_images
+from tiny import TINY
 
 rng = np.random.default_rng(0)
-TINY = {"backbone": "timm/test_efficientnet", "weights": None, "image_size": 32}
 
 
 def deep(bits, n=20):
     stack = rng.integers(0, 2**bits, (n, 16, 12), dtype=np.uint16)
     stack[:, 0, 0] = 2**bits - 1
     return stack
-
-
-def file(image, format="PNG"):
-    buffer = io.BytesIO()
-    image.save(buffer, format)
-    return buffer.getvalue()
 
 
 def says(top, highest=None):
@@ -45,9 +37,9 @@ KINDS = {
     "flat rows": lambda stack: stack.reshape(len(stack), -1),
     "PIL I;16": lambda stack: [Image.fromarray(image) for image in stack],
     "PIL I": lambda stack: [Image.fromarray(image.astype(np.int32)) for image in stack],
-    "PNG": lambda stack: [file(Image.fromarray(image)) for image in stack],
-    "TIFF": lambda stack: [file(Image.fromarray(image), "TIFF") for image in stack],
-    "TIFF of 32 bits": lambda stack: [file(Image.fromarray(image.astype(np.int32)), "TIFF") for image in stack],
+    "PNG": lambda stack: [encoded(image) for image in stack],
+    "TIFF": lambda stack: [encoded(image, "TIFF") for image in stack],
+    "TIFF of 32 bits": lambda stack: [encoded(image.astype(np.int32), "TIFF") for image in stack],
 }
 
 
@@ -99,24 +91,19 @@ def test_dark_floats():
 def test_dark_pictures_of_8_bits_say_nothing():
     night = rng.integers(0, 9, (5, 8, 8), dtype=np.uint8)
     list(as_images(night))
-    list(as_images([file(Image.fromarray(image)) for image in night]))
+    list(as_images([encoded(image) for image in night]))
 
 
 def test_colours_of_16_bits():
     """Pillow keeps the upper half of each, so no value_range can help."""
 
-    def chunk(name, data):
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-
-    def png(values):
-        rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
-        header = chunk(b"IHDR", struct.pack(">IIBBBBB", 16, 20, 16, 2, 0, 0, 0))
-        return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    def picture(values):
+        return png(16, 16, 2, *(row.astype(">u2").tobytes() for row in values))
 
     colours = rng.integers(0, 4096, (20, 3 * 16), dtype=np.uint16)
     with pytest.warns(UserWarning, match="image 0 .* colours of 16 bits.*another library"):
-        as_images([png(colours)])[0]
-    as_images([png(colours * 16)])[0]
+        as_images([picture(colours)])[0]
+    as_images([picture(colours * 16)])[0]
 
 
 def test_threads_say_it_once():

@@ -4,23 +4,16 @@ import numpy as np
 import pytest
 import timm
 import torch
-from sklearn.datasets import load_digits
 
 from sktransfer import DeviceMemoryError, FineTunedCNNClassifier, PretrainedCNNFeatures
 from sktransfer._finetuning._network import TunedNetwork
 from sktransfer._frozen._device_memory import Halving, is_out_of_memory
 from sktransfer._frozen._engines import CutNetwork
 from sktransfer._registry import forget_built
+from tiny import FLAT, TINY, digits
 
-DIGITS, TARGET = load_digits(n_class=3, return_X_y=True)
-DIGITS, TARGET = DIGITS[:48], TARGET[:48]
-TINY = {
-    "backbone": "timm/test_efficientnet",
-    "weights": None,
-    "image_size": 32,
-    "image_shape": (8, 8),
-    "value_range": (0, 16),
-}
+X, Y = digits(48)
+FLAT_TINY = {**TINY, **FLAT}
 MESSAGES = [
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
     RuntimeError("MPS backend out of memory (MPS allocated: 9.00 GB)"),
@@ -99,35 +92,35 @@ def test_other_errors_pass():
 
 @pytest.mark.parametrize("error", MESSAGES)
 def test_extraction_goes_on_with_half_the_batch(little_memory, no_store, error):
-    model = PretrainedCNNFeatures(**TINY, engine="torch")
-    expected = model.fit_transform(DIGITS)
+    model = PretrainedCNNFeatures(**FLAT_TINY, engine="torch")
+    expected = model.fit_transform(X)
     forget_built()
     sizes = little_memory(CutNetwork, 4, error)
     with pytest.warns(RuntimeWarning, match="8 images at a time do not fit the memory of the device; going on with 4"):
-        got = model.fit_transform(DIGITS)
+        got = model.fit_transform(X)
     np.testing.assert_allclose(got, expected, atol=1e-6)
     assert sizes.count(8) == 1
 
 
 def test_extraction_fails_clearly(little_memory, no_store):
     little_memory(CutNetwork, 3)
-    model = PretrainedCNNFeatures(**TINY, engine="torch")
+    model = PretrainedCNNFeatures(**FLAT_TINY, engine="torch")
     with (
         pytest.warns(RuntimeWarning, match="going on with 4"),
         pytest.raises(DeviceMemoryError, match=r"4 image\(s\) at a time do not fit [\s\S]*smaller batch_size"),
     ):
-        model.fit_transform(DIGITS)
+        model.fit_transform(X)
 
 
 def test_training_goes_on_and_learns_the_same(little_memory, tmp_path):
     torch.manual_seed(0)
     torch.save(timm.create_model("test_efficientnet").state_dict(), tmp_path / "w.pth")
-    params = {**TINY, "weights": tmp_path / "w.pth", "freeze": 2, "dropout": 0, "max_epochs": 2, "random_state": 0}
-    params["batch_size"] = 16
-    plain = FineTunedCNNClassifier(**params).fit(DIGITS, TARGET)
+    params = {**FLAT_TINY, "weights": tmp_path / "w.pth", "freeze": 2, "dropout": 0, "random_state": 0}
+    params |= {"max_epochs": 2, "batch_size": 16}
+    plain = FineTunedCNNClassifier(**params).fit(X, Y)
     sizes = little_memory(TunedNetwork, 8)
     with pytest.warns(RuntimeWarning, match="16 images at a time do not fit"):
-        halved = FineTunedCNNClassifier(**params).fit(DIGITS, TARGET)
+        halved = FineTunedCNNClassifier(**params).fit(X, Y)
     assert sizes.count(16) == 1 and set(sizes) == {16, 8}
     for name, value in plain.net_.module_.state_dict().items():
         torch.testing.assert_close(halved.net_.module_.state_dict()[name], value, atol=1e-4, rtol=0.01)
@@ -135,18 +128,18 @@ def test_training_goes_on_and_learns_the_same(little_memory, tmp_path):
 
 def test_training_fails_clearly_and_leaves_nothing_half_fitted(little_memory):
     little_memory(TunedNetwork, 3)
-    clf = FineTunedCNNClassifier(**TINY, max_epochs=1, batch_size=16)
+    clf = FineTunedCNNClassifier(**FLAT_TINY, max_epochs=1, batch_size=16)
     with (
         pytest.warns(RuntimeWarning, match="16 images at a time do not fit"),
         pytest.raises(DeviceMemoryError, match=r"8 image\(s\) at a time do not fit"),
     ):
-        clf.fit(DIGITS, TARGET)
+        clf.fit(X, Y)
     assert not hasattr(clf, "net_")
 
 
 def test_prediction_goes_on(little_memory):
-    clf = FineTunedCNNClassifier(**TINY, freeze="all", max_epochs=1, random_state=0).fit(DIGITS, TARGET)
-    expected = clf.predict_proba(DIGITS)
+    clf = FineTunedCNNClassifier(**FLAT_TINY, freeze="all", max_epochs=1, random_state=0).fit(X, Y)
+    expected = clf.predict_proba(X)
     little_memory(TunedNetwork, 16)
     with pytest.warns(RuntimeWarning, match="32 images at a time do not fit .* with 16"):
-        np.testing.assert_allclose(clf.predict_proba(DIGITS), expected, atol=1e-6)
+        np.testing.assert_allclose(clf.predict_proba(X), expected, atol=1e-6)

@@ -6,7 +6,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
-from sklearn.datasets import load_digits
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression, RidgeClassifier
 from sklearn.model_selection import GridSearchCV, LearningCurveDisplay
@@ -21,11 +20,7 @@ from sktransfer import (
     StrategyComparisonDisplay,
     TrainingHistoryDisplay,
 )
-
-DIGITS, TARGET = load_digits(n_class=3, return_X_y=True)
-DIGITS, TARGET = DIGITS[:90], np.array(["zero", "one", "two"])[TARGET[:90]]
-FLAT = {"image_shape": (8, 8), "value_range": (0, 16)}
-SCRATCH = {"backbone": "shallow_cnn", "weights": None, "image_size": 16, "random_state": 0, **FLAT}
+from tiny import DIGITS, FLAT, SCRATCH, TARGET
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +34,7 @@ def closed_figures():
 
 @pytest.fixture(scope="module")
 def trained():
-    clf = FineTunedCNNClassifier(**SCRATCH, max_epochs=5, lr=0.01, early_stopping=True, validation_fraction=0.3)
+    clf = FineTunedCNNClassifier(**SCRATCH, **FLAT, max_epochs=5, lr=0.01, early_stopping=True, validation_fraction=0.3)
     return clf.fit(DIGITS, TARGET)
 
 
@@ -119,7 +114,7 @@ def test_comparison_of_one_strategy_within_given_axes():
 
 
 def searched(grid, estimator=None, **params):
-    estimator = FineTunedCNNClassifier(**SCRATCH, max_epochs=1) if estimator is None else estimator
+    estimator = FineTunedCNNClassifier(**SCRATCH, **FLAT, max_epochs=1) if estimator is None else estimator
     return GridSearchCV(estimator, grid, cv=2, refit=False, **params).fit(DIGITS[:40], TARGET[:40])
 
 
@@ -138,7 +133,7 @@ def test_freeze_depth_resolves_names_and_takes_the_best():
 
 
 def test_freeze_depth_in_a_pipeline_with_a_line_for_each_value():
-    clf = FineTunedCNNClassifier(**SCRATCH, max_epochs=1)
+    clf = FineTunedCNNClassifier(**SCRATCH, **FLAT, max_epochs=1)
     pipeline = make_pipeline("passthrough", clf)
     grid = {f"finetunedcnnclassifier__{name}": values for name, values in {"freeze": [0, 4], "lr": [0.1, 0.2]}.items()}
     search = searched(grid, pipeline, scoring=["accuracy", "f1_macro"])
@@ -175,7 +170,7 @@ def test_freeze_depth_leaves_out_failed_fits():
 @pytest.mark.parametrize(
     "model",
     [
-        FineTunedCNNClassifier(**SCRATCH, max_epochs=2),
+        FineTunedCNNClassifier(**SCRATCH, **FLAT, max_epochs=2),
         make_pipeline(PretrainedCNNFeatures("shallow_cnn", weights=None, image_size=16, **FLAT), LogisticRegression()),
     ],
     ids=["fine-tuned", "features"],

@@ -1,22 +1,19 @@
 """`find_duplicates` on generated images."""
 
-import io
-
 import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
-from sklearn.datasets import load_digits
 
+from pictures import encoded
 from sktransfer import ImageError, find_duplicates
 from sktransfer.datasets import make_wallpaper_groups
+from tiny import digits
 
 PATTERNS = list(make_wallpaper_groups(2, random_state=0).data)
 
 
-def encoded(image):
-    file = io.BytesIO()
-    Image.fromarray(image).save(file, "JPEG", quality=50)
-    return file.getvalue()
+def poor_jpeg(image):
+    return encoded(image, "JPEG", quality=50)
 
 
 def resized(image):
@@ -27,7 +24,7 @@ def brightened(image):
     return ImageEnhance.Brightness(Image.fromarray(image)).enhance(1.2)
 
 
-@pytest.mark.parametrize("change", [encoded, resized, brightened])
+@pytest.mark.parametrize("change", [poor_jpeg, resized, brightened])
 @pytest.mark.parametrize("n", [2, len(PATTERNS)])
 def test_copies_share_the_group_of_their_original_alone(change, n):
     groups = find_duplicates([*PATTERNS[:n], *(change(image) for image in PATTERNS[:n])])
@@ -63,13 +60,13 @@ def test_small_copies_are_compared_at_their_size(side):
 
 
 def test_the_smallest_images_are_copies_only_if_equal():
-    digits = np.rint(load_digits().images[:400] * 255 / 16).astype(np.uint8)
-    groups = find_duplicates([*digits, *digits])
+    images = np.rint(digits(400, 10)[0] * 255 / 16).astype(np.uint8).reshape(-1, 8, 8)
+    groups = find_duplicates([*images, *images])
     assert groups.tolist() == [*range(400), *range(400)]
 
 
 def test_no_tolerance_leaves_equal_images():
-    assert find_duplicates([PATTERNS[0], PATTERNS[0], encoded(PATTERNS[0])], tolerance=0).tolist() == [0, 0, 1]
+    assert find_duplicates([PATTERNS[0], PATTERNS[0], poor_jpeg(PATTERNS[0])], tolerance=0).tolist() == [0, 0, 1]
 
 
 def test_one_image_and_threads():
@@ -87,4 +84,4 @@ def test_what_is_white_in_both_is_no_likeness():
     plain, crossed = (np.full((192, 192), 255, dtype=np.uint8) for _ in range(2))
     plain[64:128, 64:128] = 100 + 12 * wave
     crossed[64:128, 64:128] = 100 + 12 * wave + 10 * wave[:, None]
-    assert find_duplicates([plain, crossed, encoded(plain)]).tolist() == [0, 1, 0]
+    assert find_duplicates([plain, crossed, poor_jpeg(plain)]).tolist() == [0, 1, 0]

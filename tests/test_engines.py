@@ -6,12 +6,13 @@ import torch
 from joblib import Parallel, delayed
 from torch import nn
 
+from pictures import noise
 from sktransfer import PretrainedCNNFeatures, clear_cache
 from sktransfer._frozen._backbones import load_backbone
 from sktransfer._frozen._engines import CutNetwork, OpenVINOEngine, TorchEngine, folded, make_engine, resolve_engine
 
 CPU = torch.device("cpu")
-CANVASES = np.random.default_rng(0).integers(0, 256, (11, 64, 64, 3), dtype=np.uint8)
+CANVASES = noise(11, 64, 64, 3)
 
 
 def engine(
@@ -123,7 +124,7 @@ def test_resolve_engine(monkeypatch):
 def threads_used(seed):
     import torch as torch_there
 
-    images = np.random.default_rng(seed).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
+    images = noise(2, 32, 32, 3, seed=seed)
     PretrainedCNNFeatures("timm/test_efficientnet", weights=None, image_size=32).fit_transform(images)
     return torch_there.get_num_threads()
 

@@ -1,3 +1,5 @@
+"""The package's names: each is there, and none costs an import before it is used."""
+
 import doctest
 import subprocess
 import sys

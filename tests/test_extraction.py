@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from sklearn.datasets import load_sample_image
 
+from pictures import CHINA, exif_of, noise
 from sktransfer import ImageError, cache_info, set_cache_limits
 from sktransfer._frozen._augmentation import Views
 from sktransfer._frozen._backbones import load_backbone
@@ -24,7 +24,7 @@ def extractor(memory=None, **options):
 
 
 def pictures(n=10, seed=0):
-    return as_images(np.random.default_rng(seed).integers(0, 256, (n, 40, 40, 3), dtype=np.uint8))
+    return as_images(noise(n, 40, 40, 3, seed=seed))
 
 
 def reference(images, cuts, pooling):
@@ -178,12 +178,12 @@ def test_processes_start_apart(monkeypatch):
 # --- views ----------------------------------------------------------------------------------------------------
 
 
-def noise(image, generator):
+def noisy(image, generator):
     return (image // 2 + torch.randint(0, 100, image.shape, generator=generator)).to(torch.uint8)
 
 
 def test_views_are_the_same_whenever_asked_for(computed):
-    views = Views(noise, "noise", 3, seed=0)
+    views = Views(noisy, "noisy", 3, seed=0)
     state = torch.random.get_rng_state()
     first = extractor().run(pictures(), [6], "avg", views=views)
     assert torch.equal(torch.random.get_rng_state(), state)
@@ -199,12 +199,12 @@ def test_views_are_the_same_whenever_asked_for(computed):
 
 def test_views_without_a_name_are_not_stored(computed):
     for _ in range(2):
-        extractor().run(pictures(), [6], "avg", views=Views(noise, None, 2, seed=0))
+        extractor().run(pictures(), [6], "avg", views=Views(noisy, None, 2, seed=0))
     assert sum(n for _, n in computed) == 40
 
 
 def test_views_of_another_seed_are_others():
-    one, two = (extractor().run(pictures(3), [6], "avg", views=Views(noise, "noise", 1, seed)) for seed in (0, 1))
+    one, two = (extractor().run(pictures(3), [6], "avg", views=Views(noisy, "noisy", 1, seed)) for seed in (0, 1))
     assert (one != two).any(axis=(1, 2)).all()
 
 
@@ -212,7 +212,7 @@ def test_views_of_another_seed_are_others():
 
 
 def test_large_jpeg_is_decoded_at_a_fraction_and_looks_the_same(tmp_path):
-    photo = Image.fromarray(load_sample_image("china.jpg")).resize((2560, 1708), Image.Resampling.LANCZOS)
+    photo = Image.fromarray(CHINA).resize((2560, 1708), Image.Resampling.LANCZOS)
     photo.save(tmp_path / "large.jpg", quality=92)
     images = as_images([tmp_path / "large.jpg"])
     preprocessing = load_backbone().preprocessing
@@ -226,9 +226,7 @@ def test_large_jpeg_is_decoded_at_a_fraction_and_looks_the_same(tmp_path):
     cosine = quick @ whole / np.linalg.norm(quick) / np.linalg.norm(whole)
     assert cosine >= 0.999
     turned = photo.transpose(Image.Transpose.ROTATE_90)
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    turned.save(tmp_path / "turned.jpg", quality=92, exif=exif)
+    turned.save(tmp_path / "turned.jpg", quality=92, exif=exif_of(6))
     assert as_images([tmp_path / "turned.jpg"]).decode(0, 512).shape == (854, 1280, 3)
 
 

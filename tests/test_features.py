@@ -12,20 +12,20 @@ from PIL import Image
 from safetensors.numpy import load_file
 from sklearn.base import clone
 from sklearn.compose import make_column_transformer
-from sklearn.datasets import load_sample_images
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import Pipeline
 from sklearn.svm import SVC
 from torchvision import models
 
+from pictures import CHINA, FLOWER, written
 from processes import fresh
 from sktransfer import ImageError, PretrainedCNNFeatures, clear_cache, make_feature_classifier
 from sktransfer._frozen._backbones import load_backbone
 from sktransfer._frozen._engines import _openvino_has_bfloat16
 from sktransfer._frozen._weights import embedded_lite_weights, read_weights
+from tiny import TINY
 
-PHOTOS = load_sample_images().images
-TINY = {"backbone": "timm/test_efficientnet", "weights": None, "image_size": 32}
+PHOTOS = [CHINA, FLOWER]
 
 
 def timm_route(network, photos, **changes):
@@ -103,10 +103,7 @@ def photos():
 
 @pytest.fixture(scope="module")
 def files(photos, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("photos")
-    for number, photo in enumerate(photos[0]):
-        Image.fromarray(photo).save(folder / f"{number:02}.png")
-    return [str(path) for path in sorted(folder.iterdir())]
+    return list(map(str, written(photos[0], tmp_path_factory.mktemp("photos"))))
 
 
 @pytest.mark.parametrize("container", ["paths", "array", "column"])
@@ -280,7 +277,7 @@ def test_pickle_holds_no_weights_and_predicts_in_a_new_process(photos, files, tm
 def test_weights_of_a_file_stay_with_what_was_fitted(tmp_path):
     network = timm.create_model("test_efficientnet")
     torch.save(network.state_dict(), tmp_path / "w.pth")
-    model = PretrainedCNNFeatures("timm/test_efficientnet", weights=tmp_path / "w.pth", image_size=32).fit(PHOTOS)
+    model = PretrainedCNNFeatures(**{**TINY, "weights": tmp_path / "w.pth"}).fit(PHOTOS)
     expected = model.transform(PHOTOS)
     torch.nn.init.ones_(network.conv_stem.weight)
     torch.save(network.state_dict(), tmp_path / "w.pth")

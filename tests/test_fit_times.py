@@ -1,6 +1,7 @@
+"""What a fit will cost is told from trials on few images, which change nothing; samples keep every class."""
+
 import numpy as np
 import pytest
-from sklearn.datasets import load_digits
 from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
@@ -10,9 +11,9 @@ from sklearn.preprocessing import FunctionTransformer
 from sktransfer import FineTunedCNNClassifier, PretrainedCNNFeatures
 from sktransfer._strategies._fit_times import Cost, image_readers, measure_cost, seconds_of_features
 from sktransfer._strategies._sampling import PILOT, pilot_rows, sample_rows
+from tiny import FLAT_64, digits
 
-DIGITS = {"image_shape": (8, 8), "value_range": (0, 16), "image_size": 64}
-X, Y = load_digits(n_class=4, return_X_y=True)
+X, Y = digits(n_classes=4)
 
 
 def test_sample_is_stratified_sorted_and_repeatable():
@@ -51,13 +52,13 @@ def test_epochs_and_folds_multiply_what_is_trained_and_nothing_else():
 
 
 def test_features_are_timed_and_linear_models_free():
-    cost = measure_cost(make_pipeline(PretrainedCNNFeatures(**DIGITS), LogisticRegression()), X, Y)
+    cost = measure_cost(make_pipeline(PretrainedCNNFeatures(**FLAT_64), LogisticRegression()), X, Y)
     assert cost.frozen > 0 and cost.training == cost.testing == 0
     assert measure_cost(DummyClassifier(), X, Y) == (0, 0, 0)
 
 
 def test_trial_computes_few_images_and_leaves_the_estimator_alone(computed):
-    classifier = FineTunedCNNClassifier(freeze=7, augment="text", n_views=2, tta=1, max_epochs=50, **DIGITS)
+    classifier = FineTunedCNNClassifier(freeze=7, augment="text", n_views=2, tta=1, max_epochs=50, **FLAT_64)
     cost = measure_cost(classifier, X, Y)
     assert min(cost) > 0
     # Two views, the image at the cut, and its features for the first head.
@@ -66,19 +67,19 @@ def test_trial_computes_few_images_and_leaves_the_estimator_alone(computed):
 
 
 def test_more_trained_stages_cost_more():
-    all_but_one, nothing = (FineTunedCNNClassifier(freeze=freeze, **DIGITS) for freeze in (7, 0))
+    all_but_one, nothing = (FineTunedCNNClassifier(freeze=freeze, **FLAT_64) for freeze in (7, 0))
     assert measure_cost(nothing, X, Y).training > 2 * measure_cost(all_but_one, X, Y).training
 
 
 def test_nothing_frozen_costs_nothing_beforehand():
-    scratch = FineTunedCNNClassifier("shallow_cnn", weights=None, **DIGITS)
+    scratch = FineTunedCNNClassifier("shallow_cnn", weights=None, **FLAT_64)
     cost = measure_cost(scratch, X, Y)
     assert cost.frozen == 0 and cost.training > 0
 
 
 def test_trial_anew_passes_over_the_store(computed):
-    features = make_pipeline(PretrainedCNNFeatures(**DIGITS), LogisticRegression())
-    head = FineTunedCNNClassifier(freeze="all", max_epochs=1, **DIGITS)
+    features = make_pipeline(PretrainedCNNFeatures(**FLAT_64), LogisticRegression())
+    head = FineTunedCNNClassifier(freeze="all", max_epochs=1, **FLAT_64)
     for estimator in (features, head):
         measure_cost(estimator, X, Y)
         computed.clear()
@@ -90,7 +91,7 @@ def test_trial_anew_passes_over_the_store(computed):
 
 
 def test_features_anew_pass_over_the_store(computed):
-    features = PretrainedCNNFeatures(**DIGITS)
+    features = PretrainedCNNFeatures(**FLAT_64)
     features.fit_transform(X[:8])
     computed.clear()
     seconds_of_features(features, X[:8])
@@ -109,6 +110,6 @@ def test_sample_keeps_as_many_of_each_class_as_folds_need():
 
 @pytest.mark.parametrize("wrap", [lambda f: FeatureUnion([("a", f)]), lambda f: GridSearchCV(f, {}), lambda f: f])
 def test_what_reads_images_within_others_is_found(wrap):
-    features = PretrainedCNNFeatures(**DIGITS)
+    features = PretrainedCNNFeatures(**FLAT_64)
     assert list(image_readers(make_pipeline("passthrough", wrap(features), LogisticRegression()), X)) == [(features, X)]
     assert not list(image_readers(make_pipeline(FunctionTransformer(), wrap(features)), X))

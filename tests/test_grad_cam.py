@@ -6,10 +6,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
-from sklearn.datasets import load_digits
 from sklearn.exceptions import NotFittedError
 
 from canvas import assert_legible, pixel_at
+from pictures import noise
 from processes import fresh
 from sktransfer import (
     FineTunedCNNClassifier,
@@ -17,11 +17,8 @@ from sktransfer import (
 )
 from sktransfer._finetuning._network import whole_network
 from sktransfer._parameters import resolve_backbone
+from tiny import DIGITS, FLAT, SCRATCH, TARGET
 
-DIGITS, TARGET = load_digits(n_class=3, return_X_y=True)
-DIGITS, TARGET = DIGITS[:90], np.array(["zero", "one", "two"])[TARGET[:90]]
-FLAT = {"image_shape": (8, 8), "value_range": (0, 16)}
-SCRATCH = {"backbone": "shallow_cnn", "weights": None, "image_size": 16, "random_state": 0, **FLAT}
 SIDE, SQUARE = 48, 16  # pixels
 COLOURS = {"red": (220, 30, 30), "green": (30, 220, 30)}
 
@@ -171,7 +168,7 @@ def test_grad_cam_leaves_the_classifier_as_it_was(seer):
 @pytest.fixture(scope="module")
 def scratch():
     """A small network of its own, for what does not depend on the backbone."""
-    return FineTunedCNNClassifier(**SCRATCH, max_epochs=1).fit(DIGITS[:40], TARGET[:40])
+    return FineTunedCNNClassifier(**SCRATCH, **FLAT, max_epochs=1).fit(DIGITS[:40], TARGET[:40])
 
 
 def test_grad_cam_is_drawn_over_the_image(scratch):
@@ -209,7 +206,7 @@ def test_grad_cam_takes_the_last_stage_that_has_places():
 def test_grad_cam_shows_what_the_network_sees():
     """Of a wide image the middle, and the map at its size."""
     clf = FineTunedCNNClassifier("shallow_cnn", weights=None, image_size=(32, 24), max_epochs=1, random_state=0)
-    images = np.random.default_rng(0).integers(0, 255, (4, 40, 100, 3)).astype(np.uint8)
+    images = noise(4, 40, 100, 3)
     display = GradCAMDisplay.from_estimator(clf.fit(images, [0, 1, 0, 1]), images[:2], display_labels=["no", "yes"])
     expected = [resolve_backbone(clf, clf._seed).preprocessing.canvas(image) for image in images[:2]]
     np.testing.assert_array_equal(display.images, expected)

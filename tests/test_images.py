@@ -1,8 +1,7 @@
-import io
+"""Whatever holds the images, the images are the same; slips are named; what is doubtful counts as flat rows."""
+
 import pickle
-import struct
 import threading
-import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,52 +12,10 @@ import pytest
 import torch
 from PIL import Image
 
-from sktransfer._exceptions import ImageError
+from pictures import ALPHA, GREY, RGB, decode, encoded, exif_of, grey, noise, on_white, refuses, with_info
 from sktransfer._images._collection import Images, as_images, is_flat
 
-BAD_IMAGES = Path(__file__).parents[2] / "shared" / "data" / "bad_images"
-rng = np.random.default_rng(0)
-RGB = rng.integers(0, 256, (7, 5, 3), dtype=np.uint8)
-GREY = rng.integers(0, 256, (7, 5), dtype=np.uint8)
-ALPHA = rng.integers(0, 256, (7, 5), dtype=np.uint8)
-
-
-def decode(item, **options):
-    return as_images([item], **options)[0]
-
-
-def grey(levels):
-    return np.repeat(np.asarray(levels)[..., None], 3, axis=2)
-
-
-def on_white(colour, alpha):
-    opacity = alpha[..., None] / 255
-    return np.floor(colour * opacity + 255 * (1 - opacity) + 0.5)
-
-
-def file(image, format="PNG", **options):
-    buffer = io.BytesIO()
-    image.save(buffer, format, **options)
-    return buffer.getvalue()
-
-
-def png(width, depth, colour_type, row, transparent=b""):
-    """A PNG of one row, of depths that Pillow itself cannot write."""
-
-    def chunk(name, data):
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, 1, depth, colour_type, 0, 0, 0))
-    key = chunk(b"tRNS", transparent) if transparent else b""
-    return b"\x89PNG\r\n\x1a\n" + header + key + chunk(b"IDAT", zlib.compress(b"\0" + row)) + chunk(b"IEND", b"")
-
-
-def refuses(*words, **kwargs):
-    """ImageError whose message has all the words."""
-    return pytest.raises(ImageError, match="".join(f"(?=[\\s\\S]*{word})" for word in words), **kwargs)
-
-
-# ---- containers: whatever holds the images, the images are the same ----------------------------------------
+# ---- containers --------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -122,7 +79,7 @@ def test_containers_of_paths(wrap, path):
 
 
 def test_polars_columns_of_bytes_and_of_arrays():
-    content = file(Image.fromarray(RGB))
+    content = encoded(RGB)
     np.testing.assert_array_equal(as_images(pl.DataFrame({"image": [content]}))[0], RGB)
     stack = pl.Series("image", np.stack([GREY, GREY]), dtype=pl.Array(pl.UInt8, GREY.shape))
     np.testing.assert_array_equal(as_images(stack)[1], grey(GREY))
@@ -317,7 +274,7 @@ def test_sparse_matrix():
         (np.array([[0, np.nan]]), ["NaN", "nan_to_num"]),
         (np.array([[0, -np.inf]], dtype=np.float32), ["infinity"]),
         (torch.zeros(2, 2, dtype=torch.complex64), ["complex64"]),
-        (Image.new("L", (0, 3)), ["PIL image of size 0x3"]),
+        (Image.new("L", (3, 0)), ["PIL image of size 3x0"]),
     ],
     ids=lambda part: part[0] if isinstance(part, list) else type(part).__name__,
 )
@@ -441,11 +398,7 @@ def test_different_images_have_different_content():
     items = [zeros, zeros.T, zeros.reshape(2, 12), zeros > 0, zeros.view(np.int8), zeros + 0.0, np.dstack([zeros] * 3)]
     items += [zeros.astype(np.float16), zeros.astype("<u2"), zeros.astype(">u2")]
     items += [Image.fromarray(zeros + 1), Image.fromarray(RGB).quantize(4), Image.fromarray(RGB).convert("CMYK")]
-    exif = Image.Exif()
-    exif[0x0112] = 3
-    turned = Image.fromarray(RGB)
-    turned.info["exif"] = exif.tobytes()
-    items += [turned]
+    items += [with_info(Image.fromarray(RGB), exif=exif_of(3).tobytes())]
     images = as_images(items)
     assert len({bytes(images.content(i)) for i in range(len(items))}) == len(items)
 
@@ -471,8 +424,8 @@ def test_pickle(path):
 
 
 def test_threads_share_a_lazy_pil_image(tmp_path):
-    noise = rng.integers(0, 256, (300, 300, 3), dtype=np.uint8)
-    Image.fromarray(noise).save(tmp_path / "noise.png")
+    content = noise(300, 300, 3)
+    Image.fromarray(content).save(tmp_path / "noise.png")
     for _ in range(5):
         with Image.open(tmp_path / "noise.png") as image:
             images, start = as_images([image] * 8), threading.Barrier(8)
@@ -483,4 +436,4 @@ def test_threads_share_a_lazy_pil_image(tmp_path):
 
             with ThreadPoolExecutor(8) as pool:
                 for decoded in pool.map(read, range(8)):
-                    np.testing.assert_array_equal(decoded, noise)
+                    np.testing.assert_array_equal(decoded, content)

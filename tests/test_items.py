@@ -2,7 +2,6 @@
 
 import base64
 import errno
-import io
 import os
 
 import numpy as np
@@ -10,23 +9,18 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from pictures import RGB, encoded
 from sktransfer import ImageError, PretrainedCNNFeatures, find_bad_images
 from sktransfer._images._collection import as_images
+from tiny import TINY
 
-RGB = np.random.default_rng(0).integers(0, 256, (7, 5, 3), dtype=np.uint8)
-TINY = {"backbone": "timm/test_efficientnet", "weights": None, "image_size": 32}
-
-
-def png():
-    buffer = io.BytesIO()
-    Image.fromarray(RGB).save(buffer, "PNG")
-    return buffer.getvalue()
+PNG = encoded(RGB)
 
 
 @pytest.fixture
 def path(tmp_path):
     path = tmp_path / "cat.png"
-    path.write_bytes(png())
+    path.write_bytes(PNG)
     return path
 
 
@@ -150,11 +144,11 @@ def test_paths_as_bytes(path):
 
 
 def test_pictures_are_not_taken_for_paths():
-    assert "fsdecode" not in refusal(png()[:100]) and "fsdecode" not in refusal(b"no picture at all")
+    assert "fsdecode" not in refusal(PNG[:100]) and "fsdecode" not in refusal(b"no picture at all")
 
 
 def test_rows_of_hugging_face(path):
-    rows = [{"bytes": png(), "path": None}, {"bytes": None, "path": str(path)}, {"bytes": png(), "path": "gone.png"}]
+    rows = [{"bytes": PNG, "path": None}, {"bytes": None, "path": str(path)}, {"bytes": PNG, "path": "gone.png"}]
     for X in (rows, pd.Series(rows), pd.DataFrame({"image": rows})):
         images = as_images(X)
         for image in images:
@@ -177,7 +171,7 @@ def test_several_paths_for_each_row(wrap):
 
 
 @pytest.mark.parametrize("label", [3, "cat", np.int64(3), None, 0.5], ids=repr)
-@pytest.mark.parametrize("image", [RGB, png(), Image.fromarray(RGB)], ids=["array", "bytes", "PIL"])
+@pytest.mark.parametrize("image", [RGB, PNG, Image.fromarray(RGB)], ids=["array", "bytes", "PIL"])
 @pytest.mark.parametrize("wrap", [pd.Series, lambda rows: rows, lambda rows: [RGB, *rows]])
 def test_pairs_of_an_image_and_its_label(wrap, image, label):
     with pytest.raises(ImageError, match=r"tuple of 2: an image and .*images, labels = zip\(\*pairs\)"):

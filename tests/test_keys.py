@@ -12,20 +12,21 @@ import timm
 import torch
 from PIL import Image, ImageFile
 
+from pictures import noise
 from sktransfer import PretrainedCNNFeatures, cache_info, rank_backbones
 from sktransfer._frozen._engines import engine_identity
 from sktransfer._frozen._keys import Origin, _known_files, fingerprint, row_key
 from sktransfer._frozen._preprocessing import Preprocessing
 from sktransfer._images._collection import as_images
 from sktransfer._images._decoding import decoder_identity
+from tiny import TINY
 
-TINY = {"backbone": "timm/test_efficientnet", "weights": None, "image_size": 32}
 ORIGIN = Origin("network", Preprocessing((8, 8)), "auto", "decoder", "engine", (1,), "avg")
 CPU = torch.device("cpu")
 
 
 def write_image(path, seed, size=(40, 40), suffix="BMP"):
-    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)).save(path, suffix)
+    Image.fromarray(noise(*size, 3, seed=seed)).save(path, suffix)
     return path
 
 
@@ -52,11 +53,10 @@ def test_image_and_view_make_a_new_key():
 
 
 def test_one_change_makes_a_new_key():
-    photo = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+    photo = noise(40, 40, 3)
     pixel = photo.copy()
     pixel[3, 3, 0] ^= 1
-    tiny = {"backbone": "timm/test_efficientnet", "weights": None, "image_size": 32}
-    PretrainedCNNFeatures(**tiny).fit_transform(photo[None])
+    PretrainedCNNFeatures(**TINY).fit_transform(photo[None])
     known = cache_info().misses
     changes = [
         (pixel, {}),
@@ -69,22 +69,20 @@ def test_one_change_makes_a_new_key():
         (photo, {"value_range": (0, 255)}),
     ]
     for image, change in changes:
-        PretrainedCNNFeatures(**{**tiny, **change}).fit_transform(image[None])
+        PretrainedCNNFeatures(**{**TINY, **change}).fit_transform(image[None])
         known += 1
         assert cache_info().misses == known, change
     for image, change in changes:  # and each is found again
-        PretrainedCNNFeatures(**{**tiny, **change}).fit_transform(image[None])
+        PretrainedCNNFeatures(**{**TINY, **change}).fit_transform(image[None])
     assert cache_info().misses == known
 
 
 def test_one_weight_makes_a_new_key(tmp_path):
     network = timm.create_model("test_efficientnet")
-    photo = np.random.default_rng(0).integers(0, 256, (1, 40, 40, 3), dtype=np.uint8)
+    photo = noise(1, 40, 40, 3)
     for misses in (1, 2):
         torch.save(network.state_dict(), tmp_path / f"{misses}.pth")
-        PretrainedCNNFeatures(
-            "timm/test_efficientnet", weights=tmp_path / f"{misses}.pth", image_size=32
-        ).fit_transform(photo)
+        PretrainedCNNFeatures(**{**TINY, "weights": tmp_path / f"{misses}.pth"}).fit_transform(photo)
         assert cache_info().misses == misses
         with torch.no_grad():
             network.conv_stem.weight[0, 0, 0, 0] += 1e-3
@@ -99,15 +97,14 @@ TWINS = [
 @pytest.mark.parametrize(("one", "other", "engine"), [(*TWINS[0], "torch"), (*TWINS[1], "openvino")])
 def test_architectures_that_share_their_weights_do_not_share_their_features(one, other, engine):
     """Parameters of the same names and shapes, and another forward."""
-    photo = np.random.default_rng(0).integers(0, 256, (1, 96, 96, 3), dtype=np.uint8)
+    photo = noise(1, 96, 96, 3)
     common = {"weights": None, "image_size": 64, "layer": "stage3", "engine": engine}
     (a, b) = (PretrainedCNNFeatures(name, **common).fit_transform(photo) for name in (one, other))
     assert a.shape == b.shape and abs(a - b).max() > 1e-3 * abs(a).max()
 
 
 def test_ranked_twins_get_scores_of_their_own():
-    rng = np.random.default_rng(0)
-    X, y = rng.integers(0, 256, (24, 32, 32, 3), dtype=np.uint8), np.arange(24) % 2
+    X, y = noise(24, 32, 32, 3), np.arange(24) % 2
     ranking = rank_backbones(
         X, y, TWINS[1], ["penultimate"], method="logme", weights=None, image_size=32, engine="torch"
     )
@@ -134,7 +131,7 @@ def test_half_a_picture_is_not_served_once_truncated_files_are_refused(tmp_path,
 
 @pytest.mark.parametrize("package", ["PIL.__version__", "timm.__version__"])
 def test_another_version_of_what_computes_a_row_makes_a_new_row(package, monkeypatch):
-    photo = np.random.default_rng(0).integers(0, 256, (1, 40, 40, 3), dtype=np.uint8)
+    photo = noise(1, 40, 40, 3)
     PretrainedCNNFeatures(**TINY).fit_transform(photo)
     monkeypatch.setattr(package, "999")
     PretrainedCNNFeatures(**TINY).fit_transform(photo)
@@ -262,7 +259,7 @@ def test_file_replaced_while_it_is_read_leaves_no_wrong_row(tmp_path):
 
 
 def test_weights_file_of_equal_size_and_time_is_read_anew(tmp_path):
-    photo = np.random.default_rng(0).integers(0, 256, (1, 40, 40, 3), dtype=np.uint8)
+    photo = noise(1, 40, 40, 3)
     path, seen = tmp_path / "w.pth", []
     for seed in (0, 1):
         torch.manual_seed(seed)

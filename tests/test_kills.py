@@ -11,19 +11,18 @@ import pytest
 import torch
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from PIL import Image
-from sklearn.datasets import load_digits
 
 import sktransfer
+from pictures import noise, written
 from processes import fresh, server
 from sktransfer import FineTunedCNNClassifier, PretrainedCNNFeatures, cache_info, clear_cache
 from sktransfer._frozen._store import DiskLevel
+from tiny import FLAT, SCRATCH, TINY, digits
 
 N_KILLS = [6, pytest.param(50, marks=pytest.mark.slow)]
-TINY = {"backbone": "timm/test_efficientnet", "weights": None, "image_size": 32, "engine": "torch", "batch_size": 4}
-SCRATCH = {"backbone": "shallow_cnn", "weights": None, "image_size": 16, "max_epochs": 2, "random_state": 0}
-FLAT = {"image_shape": (8, 8), "value_range": (0, 16)}
-DIGITS, TARGET = load_digits(n_class=2, return_X_y=True)
-DIGITS, TARGET = DIGITS[:40], TARGET[:40]
+FEATURES = {**TINY, "engine": "torch", "batch_size": 4}
+TRAINED = {**SCRATCH, "max_epochs": 2}
+X, Y = digits(40, n_classes=2)
 
 
 @pytest.fixture(autouse=True)
@@ -36,10 +35,7 @@ def threads():
 
 @pytest.fixture(scope="module")
 def paths(tmp_path_factory):
-    folder, rng = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
-    for i in range(60):
-        Image.fromarray(rng.integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(folder / f"{i}.png")
-    return sorted(map(str, folder.iterdir()))
+    return list(map(str, written(noise(60, 40, 40, 3), tmp_path_factory.mktemp("images"))))
 
 
 def kill_at_random(n_kills, work, *arguments):
@@ -76,13 +72,13 @@ def rows_are_whole(folder):
 
 
 def extract(paths, folder):
-    PretrainedCNNFeatures(**TINY, memory=folder).fit_transform(paths)
+    PretrainedCNNFeatures(**FEATURES, memory=folder).fit_transform(paths)
 
 
 @pytest.mark.parametrize("n_kills", N_KILLS)
 def test_killed_extraction(n_kills, paths, tmp_path):
-    expected = PretrainedCNNFeatures(**TINY).fit_transform(paths)
-    model = PretrainedCNNFeatures(**TINY, memory=tmp_path)
+    expected = PretrainedCNNFeatures(**FEATURES).fit_transform(paths)
+    model = PretrainedCNNFeatures(**FEATURES, memory=tmp_path)
     n_killed = 0
     for killed in kill_at_random(n_kills, extract, paths, tmp_path):
         n_killed += bool(killed)
@@ -94,7 +90,7 @@ def test_killed_extraction(n_kills, paths, tmp_path):
 
 
 def fit_and_save(folder):
-    model = FineTunedCNNClassifier(**SCRATCH, **FLAT, freeze=1, memory=folder / "cache").fit(DIGITS, TARGET)
+    model = FineTunedCNNClassifier(**TRAINED, **FLAT, freeze=1, memory=folder / "cache").fit(X, Y)
     sktransfer.save(model, folder / "model")
 
 
@@ -102,16 +98,16 @@ def fit_and_save(folder):
 def test_killed_fit_and_save(n_kills, tmp_path):
     def fitted():
         clear_cache()
-        return FineTunedCNNClassifier(**SCRATCH, **FLAT, freeze=1, memory=tmp_path / "cache").fit(DIGITS, TARGET)
+        return FineTunedCNNClassifier(**TRAINED, **FLAT, freeze=1, memory=tmp_path / "cache").fit(X, Y)
 
     torch.set_num_threads(1)  # as the processes do
-    expected = fitted().predict_proba(DIGITS)
+    expected = fitted().predict_proba(X)
     n_killed = 0
     for killed in kill_at_random(n_kills, fit_and_save, tmp_path):
         n_killed += bool(killed)
         assert rows_are_whole(tmp_path / "cache")
-        np.testing.assert_allclose(sktransfer.load(tmp_path / "model").predict_proba(DIGITS), expected, atol=1e-6)
-        np.testing.assert_allclose(fitted().predict_proba(DIGITS), expected, atol=1e-6)
+        np.testing.assert_allclose(sktransfer.load(tmp_path / "model").predict_proba(X), expected, atol=1e-6)
+        np.testing.assert_allclose(fitted().predict_proba(X), expected, atol=1e-6)
         clear_cache(tmp_path / "cache")
     assert n_killed > n_kills // 2 - 1
 
@@ -125,15 +121,15 @@ def save_in_turns(folder, n):
 @pytest.mark.parametrize("n_kills", N_KILLS)
 def test_killed_save(n_kills, tmp_path):
     """The file is one of the two models, whole; what killed writers left is swept up by a later save."""
-    models = [FineTunedCNNClassifier(**{**SCRATCH, "random_state": i}, **FLAT).fit(DIGITS, TARGET) for i in range(2)]
+    models = [FineTunedCNNClassifier(**{**TRAINED, "random_state": i}, **FLAT).fit(X, Y) for i in range(2)]
     for model, name in zip(models, "ab", strict=True):
         sktransfer.save(model, tmp_path / name)
-    expected = [model.predict_proba(DIGITS) for model in models]
+    expected = [model.predict_proba(X) for model in models]
     n_killed = 0
     for killed in kill_at_random(n_kills, save_in_turns, tmp_path, 20):
         n_killed += bool(killed)
         model = sktransfer.load(tmp_path / "model")
-        np.testing.assert_allclose(model.predict_proba(DIGITS), expected[model.random_state], atol=1e-6)
+        np.testing.assert_allclose(model.predict_proba(X), expected[model.random_state], atol=1e-6)
     assert n_killed > n_kills // 2 - 1
     for aside in tmp_path.glob(".sktransfer-*.tmp"):
         os.utime(aside, (1e9, 1e9))
@@ -155,9 +151,10 @@ class Deadly:
 
 
 def extract_all(images, folder):
-    return PretrainedCNNFeatures(**TINY, memory=folder).fit_transform(images)
+    return PretrainedCNNFeatures(**FEATURES, memory=folder).fit_transform(images)
 
 
+@pytest.mark.slow
 def test_killed_worker_of_joblib(paths, tmp_path):
     """joblib says so; what the workers stored stays, and the next run is as an undisturbed one."""
     trap = tmp_path / "trap"
@@ -170,7 +167,7 @@ def test_killed_worker_of_joblib(paths, tmp_path):
     assert rows_are_whole(folder)
     trap.unlink()
     got = joblib.Parallel(n_jobs=2)(joblib.delayed(extract_all)(part, folder) for part in parts)
-    expected = [PretrainedCNNFeatures(**TINY).fit_transform(part) for part in parts]
+    expected = [PretrainedCNNFeatures(**FEATURES).fit_transform(part) for part in parts]
     for one, other in zip(got, expected, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-6)
 
@@ -201,7 +198,7 @@ def test_ctrl_c_in_transform(paths, interruptible):
     """The threads end, what was computed is kept and right, and the estimator works as before."""
     arrays = [np.asarray(Image.open(path)) for path in paths]
     images = [*arrays[:50], CtrlC(), *arrays[50:]]
-    model = PretrainedCNNFeatures(**TINY).fit(images)
+    model = PretrainedCNNFeatures(**FEATURES).fit(images)
     threads = threading.active_count()
     with pytest.raises(KeyboardInterrupt):
         model.transform(images)
@@ -215,12 +212,12 @@ def test_ctrl_c_in_transform(paths, interruptible):
 
 def test_ctrl_c_before_training(interruptible):
     """While the frozen stages are computed, too, a fit that is stopped leaves no fitted estimator."""
-    images = [*DIGITS.reshape(-1, 8, 8).astype(np.uint8), CtrlC()]
-    clf = FineTunedCNNClassifier(**SCRATCH, freeze=1)
+    images = [*X.reshape(-1, 8, 8).astype(np.uint8), CtrlC()]
+    clf = FineTunedCNNClassifier(**TRAINED, freeze=1)
     with pytest.raises(KeyboardInterrupt):
-        clf.fit(images, [*TARGET, 0])
+        clf.fit(images, [*Y, 0])
     assert not hasattr(clf, "net_") and not hasattr(clf, "classes_")
-    clf.fit(images, [*TARGET, 0]).predict(images)
+    clf.fit(images, [*Y, 0]).predict(images)
 
 
 FIRST_USE_INTERRUPTED = """

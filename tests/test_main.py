@@ -13,13 +13,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from sklearn.datasets import load_sample_images
 
 import sktransfer
+from pictures import CHINA, FLOWER, written
 from processes import fresh
 from sktransfer.__main__ import main
 
-CHINA, FLOWER = load_sample_images().images
 SMALL = ["--image-size", "64", "--quiet"]
 COMMANDS = {  # each with what it needs beside the folder
     "recommend": SMALL,
@@ -52,11 +51,8 @@ def run(*arguments, cwd, code=0):
 
 
 def write_crops(photo, folder, n, seed):
-    folder.mkdir(parents=True)
-    rng = np.random.default_rng(seed)
-    for i in range(n):
-        top, left = rng.integers(0, 427 - 160), rng.integers(0, 640 - 160)
-        Image.fromarray(photo[top : top + 160, left : left + 160]).save(folder / f"{i}.png")
+    corners = np.random.default_rng(seed).integers(0, np.subtract(photo.shape[:2], 160), (n, 2))
+    written([photo[top : top + 160, left : left + 160] for top, left in corners], folder)
 
 
 @pytest.fixture(scope="module")

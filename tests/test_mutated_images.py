@@ -1,6 +1,5 @@
-"""Real image files, cut, flipped and spliced: the right image or the project's error, in little time and memory."""
+"""Image files, cut, flipped and spliced: the right image or the project's error, in little time and memory."""
 
-import io
 import json
 import random
 import subprocess
@@ -12,24 +11,21 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from odd_files import BROKEN, UNUSUAL
+from pictures import CHINA, decode, encoded
 from sktransfer import ImageError
 from sktransfer._images._collection import as_images
 
-REAL = Path(__file__).parents[2] / "shared" / "data" / "bad_images"
 SECONDS, MEGABYTES = 5, 1000  # that one file may take
 
 
 def sources():
-    """Return the real files where they are, and everywhere small ones of every common format."""
-    picture = Image.effect_noise((60, 44), 90)
-    files = {}
-    for name in ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM"):
-        buffer = io.BytesIO()
-        picture.convert("RGB").save(buffer, name)
-        files[f"small.{name.lower()}"] = buffer.getvalue()
-    if REAL.is_dir():
-        files |= {path.name: path.read_bytes() for path in sorted(REAL.iterdir()) if path.suffix not in (".md", ".csv")}
-    return files
+    """Return small files of every common format, a real photo, and files with faults and oddities."""
+    picture = Image.effect_noise((60, 44), 90).convert("RGB")
+    formats = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
+    files = {f"small.{name.lower()}": encoded(picture, name) for name in formats}
+    files["photo.jpg"] = encoded(CHINA, "JPEG", quality=90)
+    return files | {name: content for name, (content, *_) in {**BROKEN, **UNUSUAL}.items()}
 
 
 def write_mutants(folder, n):
@@ -116,9 +112,7 @@ def test_right_image_or_our_error(n, tmp_path):
 
 def jpeg_of_many_scans(side, n):
     """Return a progressive JPEG of one grey level in which a scan of few bytes comes n times."""
-    buffer = io.BytesIO()
-    Image.new("L", (side, side), 128).save(buffer, "JPEG", progressive=True, quality=50)
-    jpeg = buffer.getvalue()
+    jpeg = encoded(Image.new("L", (side, side), 128), "JPEG", progressive=True, quality=50)
     start, end = [place for place in range(len(jpeg)) if jpeg.startswith(b"\xff\xda", place)][3:5]
     return jpeg[:end] + n * jpeg[start:end] + jpeg[end:]
 
@@ -141,10 +135,9 @@ def test_small_jpeg_of_many_scans_is_refused_at_once(least_side, monkeypatch):
 
 
 def test_large_baseline_jpeg_is_decoded_at_a_fraction(monkeypatch):
-    buffer = io.BytesIO()
-    Image.new("RGB", (1000, 1000)).save(buffer, "JPEG")
+    content = encoded(Image.new("RGB", (1000, 1000)), "JPEG")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 600_000)
-    assert as_images([buffer.getvalue()]).decode(0, 224).shape == (250, 250, 3)
+    assert as_images([content]).decode(0, 224).shape == (250, 250, 3)
 
 
 @pytest.mark.parametrize("name, cost", [("JPEG2000", 3), ("WEBP", 1.6), ("AVIF", 1.2), ("PNG", 1)])
@@ -152,20 +145,18 @@ def test_pixels_that_cost_more_count_more(name, cost, monkeypatch):
     """At the limit of pixels for others, JPEG 2000 took 2.1 GB and WebP 1.4 GB."""
     if name == "AVIF":
         pytest.importorskip("PIL._avif")
-    buffer = io.BytesIO()
-    Image.new("RGB", (100, 100)).save(buffer, name)
+    content = encoded(Image.new("RGB", (100, 100)), name)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", int(10_000 * cost) + 5)
-    as_images([buffer.getvalue()])[0]
+    decode(content)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", int(10_000 * cost) - 5)
     with pytest.raises(ImageError, match=f"pixels for {name}, it could be a decompression bomb"):
-        as_images([buffer.getvalue()])[0]
+        decode(content)
 
 
 @pytest.mark.parametrize("mode", ["I;16", "I", "F"])
 def test_deep_pictures_take_little_more_memory_than_their_pixels(mode):
-    buffer = io.BytesIO()
-    Image.new(mode, (4000, 2500), 1).save(buffer, "TIFF", compression="tiff_adobe_deflate")
-    images = as_images([buffer.getvalue()], value_range=(0, 2))
+    content = encoded(Image.new(mode, (4000, 2500), 1), "TIFF", compression="tiff_adobe_deflate")
+    images = as_images([content], value_range=(0, 2))
     images[0]
     forget_peak()
     before = peak_megabytes()

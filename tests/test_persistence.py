@@ -18,7 +18,6 @@ import skops.io
 import timm
 import torch
 from sklearn.compose import make_column_transformer
-from sklearn.datasets import load_digits
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
@@ -37,12 +36,11 @@ from sktransfer import (
 )
 from sktransfer._frozen import _backbones
 from sktransfer._persistence import FORMAT, _framed, _packed, _trusted_types, _unframed
+from tiny import FLAT, SCRATCH, TINY, named_digits
 
-DIGITS, TARGET = load_digits(n_class=3, return_X_y=True)
-DIGITS, TARGET = DIGITS[:60], np.array(["zero", "one", "two"])[TARGET[:60]]
-FLAT = {"image_shape": (8, 8), "value_range": (0, 16)}
-TINY = {"backbone": "timm/test_efficientnet", "weights": None, "image_size": 32, **FLAT}
-SCRATCH = {"backbone": "shallow_cnn", "weights": None, "image_size": 16, "max_epochs": 1, "random_state": 0, **FLAT}
+DIGITS, TARGET = named_digits(60)
+FLAT_TINY = {**TINY, **FLAT}
+FLAT_SCRATCH = {**SCRATCH, **FLAT, "max_epochs": 1}
 PREDICT = """
 import sys, joblib, numpy as np, skops.io, sktransfer
 how, path, X, out = sys.argv[1:]
@@ -56,7 +54,7 @@ np.save(out, getattr(model, "predict_proba", model.predict)(np.load(X)))
 
 @pytest.fixture(scope="module")
 def scratch():
-    return FineTunedCNNClassifier(**SCRATCH).fit(DIGITS, TARGET)
+    return FineTunedCNNClassifier(**FLAT_SCRATCH).fit(DIGITS, TARGET)
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +70,7 @@ def content(scratch):
 
 
 def estimators():
-    features = PretrainedCNNFeatures(**TINY)
+    features = PretrainedCNNFeatures(**FLAT_TINY)
     folds = StratifiedKFold(2, shuffle=True, random_state=0)
     return {
         "pipeline": make_pipeline(features, StandardScaler(), SVC()),
@@ -80,13 +78,13 @@ def estimators():
             make_pipeline(features, SVC()), {"svc__C": [1, 10.0]}, cv=folds, scoring="f1_macro"
         ),
         "grid search over freeze": GridSearchCV(
-            FineTunedCNNClassifier(**SCRATCH), {"freeze": [3, "all"], "lr_factor": [0.1, 0.03]}, cv=2
+            FineTunedCNNClassifier(**FLAT_SCRATCH), {"freeze": [3, "all"], "lr_factor": [0.1, 0.03]}, cv=2
         ),
-        "feature classifier": sktransfer.make_feature_classifier(cv=2, **TINY),
+        "feature classifier": sktransfer.make_feature_classifier(cv=2, **FLAT_TINY),
         "column transformer": make_pipeline(make_column_transformer((features, list(range(64)))), SVC()),
-        "from scratch": FineTunedCNNClassifier(**SCRATCH, augment="photo", n_views=2, head_hidden=(5,)),
+        "from scratch": FineTunedCNNClassifier(**FLAT_SCRATCH, augment="photo", n_views=2, head_hidden=(5,)),
         "odd parameters": FineTunedCNNClassifier(
-            **{**SCRATCH, "random_state": np.random.RandomState(0), "image_shape": np.array([8, 8])},
+            **{**FLAT_SCRATCH, "random_state": np.random.RandomState(0), "image_shape": np.array([8, 8])},
             class_weight={"zero": 1, "one": 2.0, "two": np.float64(1)},
             memory=Path("no/such/../folder"),
             early_stopping=True,
@@ -164,7 +162,7 @@ def weights_file(tmp_path):
 
 @pytest.mark.parametrize("freeze", [0, 3, "all"])
 def test_model_predicts_without_the_weights_file_it_was_trained_from(freeze, weights_file, tmp_path):
-    params = {**TINY, "weights": weights_file, "freeze": freeze, "max_epochs": 1}
+    params = {**FLAT_TINY, "weights": weights_file, "freeze": freeze, "max_epochs": 1}
     model = FineTunedCNNClassifier(**params).fit(DIGITS, TARGET)
     sktransfer.save(model, tmp_path / "model")
     expected = model.predict_proba(DIGITS)
@@ -175,7 +173,7 @@ def test_model_predicts_without_the_weights_file_it_was_trained_from(freeze, wei
 
 
 def test_features_of_a_weights_file_are_saved_with_it(weights_file, tmp_path):
-    model = PretrainedCNNFeatures(**{**TINY, "weights": weights_file}).fit(DIGITS)
+    model = PretrainedCNNFeatures(**{**FLAT_TINY, "weights": weights_file}).fit(DIGITS)
     sktransfer.save(model, tmp_path / "model")
     weights_file.unlink()
     clear_cache()
@@ -230,9 +228,9 @@ for name in ("scratch", "frozen", "features"):
 def test_model_trained_from_scratch_loads_on_another_kind_of_cpu(tmp_path):
     """Random weights drawn there are others, so they must be in the file."""
     models = {
-        "scratch": FineTunedCNNClassifier(**SCRATCH),
-        "frozen": FineTunedCNNClassifier(**TINY, freeze=3, max_epochs=1),
-        "features": PretrainedCNNFeatures(**TINY),
+        "scratch": FineTunedCNNClassifier(**FLAT_SCRATCH),
+        "frozen": FineTunedCNNClassifier(**FLAT_TINY, freeze=3, max_epochs=1),
+        "features": PretrainedCNNFeatures(**FLAT_TINY),
     }
     np.save(tmp_path / "X.npy", DIGITS)
     for name, model in models.items():
@@ -244,7 +242,7 @@ def test_model_trained_from_scratch_loads_on_another_kind_of_cpu(tmp_path):
 
 
 def test_where_a_model_was_trained_is_not_in_its_file(tmp_path):
-    model = PretrainedCNNFeatures(**TINY, memory=tmp_path / "private-folder", device="cpu", n_jobs=3).fit(DIGITS)
+    model = PretrainedCNNFeatures(**FLAT_TINY, memory=tmp_path / "private-folder", device="cpu", n_jobs=3).fit(DIGITS)
     pipeline = make_pipeline(model, SVC()).fit(DIGITS, TARGET)
     sktransfer.save(pipeline, tmp_path / "model")
     assert b"private-folder" not in (tmp_path / "model").read_bytes()
@@ -254,7 +252,7 @@ def test_where_a_model_was_trained_is_not_in_its_file(tmp_path):
 
 
 def test_where_a_model_runs_is_given_when_it_is_loaded(tmp_path):
-    grid = GridSearchCV(FineTunedCNNClassifier(**SCRATCH), {"freeze": ["all"]}, cv=2).fit(DIGITS, TARGET)
+    grid = GridSearchCV(FineTunedCNNClassifier(**FLAT_SCRATCH), {"freeze": ["all"]}, cv=2).fit(DIGITS, TARGET)
     sktransfer.save(grid, tmp_path / "model")
     there = sktransfer.load(tmp_path / "model", device="cpu", memory=tmp_path / "cache", n_jobs=1)
     for part in (there.estimator, there.best_estimator_):
@@ -275,7 +273,7 @@ def test_pickle_of_a_gpu_is_read_without_one(scratch):
 
 def test_relative_weights_path_survives_a_change_of_folder(weights_file, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    model = PretrainedCNNFeatures(**{**TINY, "weights": "w.pth"}).fit(DIGITS)
+    model = PretrainedCNNFeatures(**{**FLAT_TINY, "weights": "w.pth"}).fit(DIGITS)
     monkeypatch.chdir("/")
     assert np.isfinite(model.transform(DIGITS)).all()
     with pytest.raises(WeightsNotFoundError, match="Relative paths start at '/'"):
@@ -284,7 +282,7 @@ def test_relative_weights_path_survives_a_change_of_folder(weights_file, tmp_pat
 
 def test_file_decides_neither_what_is_read_nor_what_is_written(weights_file, tmp_path):
     """A crafted file could name a stranger's share."""
-    model = PretrainedCNNFeatures(**{**TINY, "weights": weights_file}).fit(DIGITS)
+    model = PretrainedCNNFeatures(**{**FLAT_TINY, "weights": weights_file}).fit(DIGITS)
     packed = _packed(model)
     text = zipfile_schema(packed).replace("_frozen_weights", "_frozen_weight5")
     with pytest.raises(ModelFileError, match=r"weights='.*w\.pth', which should be in the file"):
@@ -490,7 +488,7 @@ def shift(image):
 )
 @pytest.mark.parametrize("within", [False, True])
 def test_parameters_that_cannot_be_saved_are_named(params, names, within, tmp_path):
-    model = FineTunedCNNClassifier(**{**SCRATCH, **params})
+    model = FineTunedCNNClassifier(**{**FLAT_SCRATCH, **params})
     if within:
         model = GridSearchCV(make_pipeline(model), {})
         names = ", ".join(f"estimator__finetunedcnnclassifier__{name}" for name in names.split(", "))
@@ -521,6 +519,7 @@ except OSError as error:
 
 def test_full_disk_leaves_the_old_file(content, tmp_path):
     """No file may grow beyond 10 kB: to the writer the same as a full disk."""
+    pytest.importorskip("resource")
     (tmp_path / "model").write_bytes(content)
     assert "too large" in fresh(FULL_DISK, tmp_path / "model").stdout
     assert [path.name for path in tmp_path.iterdir()] == ["model"]

@@ -13,21 +13,19 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 
+from pictures import encoded, noise
 from sktransfer import FineTunedCNNClassifier, ImageError, PretrainedCNNFeatures, find_bad_images, save
+from tiny import TINY
 
-TINY = {"backbone": "timm/test_efficientnet", "weights": None, "image_size": 32, "engine": "torch"}
-rng = np.random.default_rng(0)
 y = np.arange(4) % 2
 
 
-def jpeg(side=48):
-    buffer = io.BytesIO()
-    Image.fromarray(rng.integers(0, 256, (side, side, 3), dtype=np.uint8)).save(buffer, "JPEG")
-    return buffer.getvalue()
+def jpeg(seed=0):
+    return encoded(noise(48, 48, 3, seed=seed), "JPEG")
 
 
 def model(memory=None):
-    return make_pipeline(PretrainedCNNFeatures(**TINY, memory=memory), LogisticRegression())
+    return make_pipeline(PretrainedCNNFeatures(**TINY, engine="torch", memory=memory), LogisticRegression())
 
 
 def open_mine(fp, filename):
@@ -59,7 +57,7 @@ def test_workers_without_estimators_say_what_to_do(monkeypatch):
 
 
 def test_pixel_limit_holds_in_workers(monkeypatch):
-    X = [jpeg() for _ in y]
+    X = [jpeg(seed) for seed in range(4)]
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2000)
     with pytest.raises(ImageError, match="48 x 48 = 2304 pixels exceed the limit of 2000"):
         cross_val_score(model(), X, y, cv=2, n_jobs=2, error_score="raise")
@@ -68,7 +66,7 @@ def test_pixel_limit_holds_in_workers(monkeypatch):
 
 
 def test_truncated_images_are_read_in_workers(monkeypatch):
-    X = [jpeg()[:1500] for _ in y]
+    X = [jpeg(seed)[:1500] for seed in range(4)]
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
     search = GridSearchCV(model(), {"logisticregression__C": [0.1, 1]}, cv=2, n_jobs=2, error_score="raise")
     assert search.fit(X, y).best_score_ >= 0
@@ -76,8 +74,8 @@ def test_truncated_images_are_read_in_workers(monkeypatch):
 
 def test_registered_formats_are_read_in_workers(monkeypatch):
     monkeypatch.setitem(Image.OPEN, "MINE", (open_mine, accept_mine))
-    X = [b"MINE" + jpeg() for _ in y]
-    classifier = FineTunedCNNClassifier(**{k: v for k, v in TINY.items() if k != "engine"}, max_epochs=1)
+    X = [b"MINE" + jpeg(seed) for seed in range(4)]
+    classifier = FineTunedCNNClassifier(**TINY, max_epochs=1)
     assert np.isfinite(cross_val_score(classifier, X, y, cv=2, n_jobs=2, error_score="raise")).all()
 
 
@@ -86,7 +84,7 @@ def test_formats_that_cannot_be_sent_are_named(monkeypatch):
         Image.OPEN, "OURS", (lambda fp, name: open_mine(fp, name), lambda prefix: prefix[:4] == b"OURS")
     )
     with pytest.raises(ImageError, match="This is a worker process.*Change them in the function"):
-        cross_val_score(model(), [b"OURS" + jpeg() for _ in y], y, cv=2, n_jobs=2, error_score="raise")
+        cross_val_score(model(), [b"OURS" + jpeg(seed) for seed in range(4)], y, cv=2, n_jobs=2, error_score="raise")
 
 
 def _limit(_):

@@ -8,6 +8,7 @@ from timm.data.transforms_factory import transforms_imagenet_eval
 from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms._presets import ImageClassification
 
+from pictures import noise
 from sktransfer._frozen._augmentation import AUGMENTATIONS, _jitter, augment_canvas, resolve_augmentation
 from sktransfer._frozen._preprocessing import Preprocessing
 
@@ -146,7 +147,7 @@ def extreme(monkeypatch):
 
 
 def _canvas(height, width):
-    return torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, height, width), dtype=np.uint8))
+    return torch.from_numpy(noise(3, height, width))
 
 
 @pytest.mark.parametrize("shape", [(20, 20), (20, 32)])

@@ -1,27 +1,27 @@
+"""`rank_backbones`: its scores are those of cross-validated probes or LogME's, the best first; failures are named."""
+
 import numpy as np
 import pandas as pd
 import pytest
 from scipy.optimize import minimize
 from scipy.stats import multivariate_normal
-from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 
 from sktransfer import ImageError, PretrainedCNNFeatures, TrainingError, UnknownBackboneError, rank_backbones
 from sktransfer._strategies._ranking import PROBE_C, logme
+from tiny import FLAT, FLAT_64, TINY, digits
 
-DIGITS = {"image_shape": (8, 8), "value_range": (0, 16), "image_size": 64}
-X, Y = load_digits(n_class=4, return_X_y=True)
-X, Y = X[:100], Y[:100]
+X, Y = digits(100, n_classes=4)
 
 
 def test_scores_are_those_of_cross_validated_probes_best_first(computed):
-    ranking = rank_backbones(X, Y, layers=["stage2", "stage5", "penultimate"], cv=3, **DIGITS)
+    ranking = rank_backbones(X, Y, layers=["stage2", "stage5", "penultimate"], cv=3, **FLAT_64)
     pilot = sum(n for _, n in computed) - len(X)
     assert 0 < pilot <= 64  # besides the few that are timed, each image runs once for all layers
     assert [row.score for row in ranking] == sorted((row.score for row in ranking), reverse=True)
     for row in ranking:
-        features = PretrainedCNNFeatures(layer=row.layer, normalize=True, **DIGITS).fit_transform(X)
+        features = PretrainedCNNFeatures(layer=row.layer, normalize=True, **FLAT_64).fit_transform(X)
         folds = StratifiedKFold(3, shuffle=True, random_state=0)
         scores = cross_val_score(LogisticRegression(C=PROBE_C, max_iter=1000), features, Y, cv=folds)
         assert (row.score, row.spread) == pytest.approx((scores.mean(), scores.std(ddof=1)))
@@ -31,14 +31,14 @@ def test_scores_are_those_of_cross_validated_probes_best_first(computed):
 def test_trained_layers_outrank_random_ones():
     scores = {}
     for weights in ("default", None):
-        (row,) = rank_backbones(X, Y, "efficientnet_lite0", "stage6", weights=weights, cv=3, **DIGITS)
+        (row,) = rank_backbones(X, Y, "efficientnet_lite0", "stage6", weights=weights, cv=3, **FLAT_64)
         scores[weights] = row.score
     assert scores["default"] > scores[None]
 
 
 @pytest.mark.parametrize("method", ["linear_probe", "logme"])
 def test_frame_of_a_sample(method, computed):
-    frame = pd.DataFrame(rank_backbones(X, Y, layers=["stage3", "all"], method=method, max_images=40, cv=2, **DIGITS))
+    frame = pd.DataFrame(rank_backbones(X, Y, layers=["stage3", "all"], method=method, max_images=40, cv=2, **FLAT_64))
     assert frame.columns.tolist() == ["backbone", "layer", "score", "spread", "milliseconds"]
     assert set(frame.layer) == {"stage3", "all"} and set(frame.backbone) == {"efficientnet_lite0"}
     assert frame.spread.isna().all() == (method == "logme")
@@ -59,7 +59,7 @@ def test_frame_of_a_sample(method, computed):
 )
 def test_bad_input(change, error, match):
     with pytest.raises(error, match=match):
-        rank_backbones(**{"X": X, "y": Y, **DIGITS, **change})
+        rank_backbones(**{"X": X, "y": Y, **FLAT_64, **change})
 
 
 def log_evidence(features, target, alpha, beta):
@@ -97,31 +97,31 @@ def test_logme_does_not_depend_on_the_names_of_the_classes():
     assert logme(features, labels) == logme(features, np.array(["b", "a"])[labels])
 
 
-TINY = {"weights": None, "image_shape": (8, 8), "value_range": (0, 16), "image_size": 32}
+RANDOM = {"weights": None, "image_size": 32, **FLAT}
 
 
 def test_a_rare_class_is_in_the_sample():
-    digits, labels = load_digits(n_class=2, return_X_y=True)
+    images, labels = digits(n_classes=2)
     rows = np.concatenate([np.flatnonzero(labels == 0)[np.arange(992) % 178], np.flatnonzero(labels == 1)[:8]])
     y = np.array(["ok"] * 992 + ["defect"] * 8)
-    (row,) = rank_backbones(digits[rows], y, "timm/test_efficientnet", "penultimate", **TINY)
+    (row,) = rank_backbones(images[rows], y, TINY["backbone"], "penultimate", **RANDOM)
     assert 0 < row.score <= 1
 
 
 def test_a_backbone_or_a_layer_that_fails_is_named_and_the_others_are_ranked():
-    backbones = ["nonsense", "timm/test_efficientnet"]
+    backbones = ["nonsense", TINY["backbone"]]
     with pytest.warns(UserWarning, match=r"(?s)could not be ranked:.*'nonsense': UnknownBackbone.*'stage99': ValueErr"):
-        ranking = rank_backbones(X, Y, backbones, ["stage99", "penultimate"], cv=3, **TINY)
+        ranking = rank_backbones(X, Y, backbones, ["stage99", "penultimate"], cv=3, **RANDOM)
     assert [(row.backbone, row.layer) for row in ranking] == [(backbones[1], "penultimate")]
 
 
 def test_all_reasons_are_named_if_every_backbone_fails():
     with pytest.raises(TrainingError, match=r"(?s)'nonsense': UnknownBackbone.*'stage99': ValueError"):
-        rank_backbones(X, Y, ["nonsense", "timm/test_efficientnet"], ["stage99"], cv=3, **TINY)
+        rank_backbones(X, Y, ["nonsense", TINY["backbone"]], ["stage99"], cv=3, **RANDOM)
 
 
 def test_images_that_cannot_be_read_are_an_error_at_once():
     with pytest.raises(ImageError, match="image 7 "):
         images = [row.reshape(8, 8).astype(np.uint8) for row in X]
         images[7] = b"no picture"
-        rank_backbones(images, Y, "timm/test_efficientnet", cv=3, weights=None, image_size=32)
+        rank_backbones(images, Y, TINY["backbone"], cv=3, weights=None, image_size=32)

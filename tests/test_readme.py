@@ -3,10 +3,9 @@
 import re
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
+from pictures import noise, written
 from sktransfer import PretrainedCNNFeatures
 from sktransfer._finetuning import _training
 from sktransfer._finetuning._recipe import Recipe
@@ -24,11 +23,8 @@ def test_blocks_run_in_order(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr(_training, "resolve_recipe", lambda *_: Recipe(1e-3, 1))
-    rng = np.random.default_rng(0)
-    for i in range(12):
-        folder = tmp_path / "photos" / f"class{i % 2}"
-        folder.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(folder / f"{i}.png")
+    for label in range(2):
+        written(noise(6, 32, 32, 3, seed=label), tmp_path / "photos" / f"class{label}")
     # What the five lines at its top, a doctest, leave to the blocks below.
     images = sorted((tmp_path / "photos").rglob("*.png"))
     names = {"PretrainedCNNFeatures": PretrainedCNNFeatures, "X": images, "y": [0] * 6 + [1] * 6}

@@ -1,16 +1,17 @@
+"""`recommend_strategy`: its advice follows from the number of images, the skill of features and the distance."""
+
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.datasets import load_digits
 
 from sktransfer import make_strategies, recommend_strategy
 from sktransfer._strategies import _recommendation
 from sktransfer._strategies._candidates import candidates
 from sktransfer._strategies._fit_times import Cost
 from sktransfer._strategies._recommendation import FAR, FEW, MANY, SOLVED, SOME, _advice, _probe, _skill_and_distance
+from tiny import FLAT, FLAT_64, TINY, digits
 
-DIGITS = {"image_shape": (8, 8), "value_range": (0, 16), "image_size": 64}
-X, Y = load_digits(n_class=4, return_X_y=True)
+X, Y = digits(n_classes=4)
 STRATEGIES = candidates("efficientnet_lite0", augment=None, random_state=0)
 NAMES = list(make_strategies())
 NEAR, HALF = FAR / 2, SOLVED / 2
@@ -46,7 +47,7 @@ def test_reasons_state_the_facts():
 
 def test_recommendation_for_flat_rows(untimed):
     y = Y[:100].astype(str)
-    advice = recommend_strategy(X[:100], y, **DIGITS)
+    advice = recommend_strategy(X[:100], y, **FLAT_64)
     assert advice.strategy == "features + linear"
     assert (advice.n_images, advice.n_classes) == (100, 4)
     assert (advice.smallest_class, advice.largest_class) == (23, 26)
@@ -66,7 +67,7 @@ def test_containers_of_images_get_the_same_advice(untimed):
 
 
 def test_features_are_stored_for_the_fit_that_follows(untimed, computed):
-    advice = recommend_strategy(X[:60], Y[:60], **DIGITS)
+    advice = recommend_strategy(X[:60], Y[:60], **FLAT_64)
     computed.clear()
     advice.estimator.fit(X[:60], Y[:60])
     assert not computed
@@ -75,7 +76,7 @@ def test_features_are_stored_for_the_fit_that_follows(untimed, computed):
 def test_parameters_reach_the_estimator(untimed, tmp_path, monkeypatch):
     monkeypatch.setattr(_recommendation, "FEW", 10)
     monkeypatch.setattr(_recommendation, "SOLVED", 1.0)
-    advice = recommend_strategy(X[:60], Y[:60], augment="text", memory=tmp_path, random_state=3, **DIGITS)
+    advice = recommend_strategy(X[:60], Y[:60], augment="text", memory=tmp_path, random_state=3, **FLAT_64)
     assert advice.strategy.startswith("fine-tuned")
     params = advice.estimator.get_params()
     assert (params["augment"], params["memory"], params["random_state"], params["image_size"]) == (
@@ -85,22 +86,22 @@ def test_parameters_reach_the_estimator(untimed, tmp_path, monkeypatch):
         64,
     )
     assert not any("augment=" in reason for reason in advice.reasons)
-    unnamed = recommend_strategy(X[:60], Y[:60], **DIGITS)
+    unnamed = recommend_strategy(X[:60], Y[:60], **FLAT_64)
     assert any("augment='photo'" in reason for reason in unnamed.reasons)
 
 
 def test_uneven_classes_are_a_reason(untimed):
     rows = np.concatenate([np.flatnonzero(Y == 0)[:60], np.flatnonzero(Y == 1)[:10]])
-    assert any("uneven" in reason for reason in recommend_strategy(X[rows], Y[rows], **DIGITS).reasons)
+    assert any("uneven" in reason for reason in recommend_strategy(X[rows], Y[rows], **FLAT_64).reasons)
     rows = np.flatnonzero(Y < 2)[:60]
-    assert not any("uneven" in reason for reason in recommend_strategy(X[rows], Y[rows], **DIGITS).reasons)
+    assert not any("uneven" in reason for reason in recommend_strategy(X[rows], Y[rows], **FLAT_64).reasons)
 
 
 def test_noise_has_no_skill():
     labels = np.random.default_rng(0).permutation(Y[:100])
-    skill, _ = _probe(X[:100], labels, DIGITS, 0)
+    skill, _ = _probe(X[:100], labels, FLAT_64, 0)
     assert skill < 0.2
-    assert _probe(X[:100], Y[:100], DIGITS, 0)[0] > 0.9
+    assert _probe(X[:100], Y[:100], FLAT_64, 0)[0] > 0.9
 
 
 def test_distance_is_that_of_the_first_half():
@@ -124,7 +125,7 @@ def test_distance_is_that_of_the_first_half():
 )
 def test_bad_labels(y, match):
     with pytest.raises(ValueError, match=match):
-        recommend_strategy(X[:40], y, **DIGITS)
+        recommend_strategy(X[:40], y, **FLAT_64)
 
 
 def test_unknown_parameter():
@@ -139,23 +140,20 @@ def test_unknown_parameter():
 def many():
     """A thousand small digits, of which two are of the rare class."""
     rng = np.random.default_rng(0)
-    X, y = load_digits(n_class=2, return_X_y=True)
+    X, y = digits(n_classes=2)
     rows = np.concatenate([np.flatnonzero(y == 0)[np.arange(998) % 178], np.flatnonzero(y == 1)[:2]])
     order = rng.permutation(1000)
     return X[rows][order], np.array(["ok"] * 998 + ["defect"] * 2)[order]
 
 
-TINY = {"backbone": "timm/test_efficientnet", "weights": None, "image_shape": (8, 8), "value_range": (0, 16)}
-
-
 def test_a_rare_class_is_in_the_sample(untimed, many):
-    advice = recommend_strategy(*many, **TINY, image_size=32)
+    advice = recommend_strategy(*many, **TINY, **FLAT)
     assert (advice.smallest_class, advice.largest_class) == (2, 998)
 
 
 def test_noise_is_given_no_distance(untimed):
     labels = np.random.default_rng(0).permutation(Y[:300])
-    advice = recommend_strategy(X[:300], labels, **TINY, image_size=32)
+    advice = recommend_strategy(X[:300], labels, **TINY, **FLAT)
     assert np.isnan(advice.distance) and advice.strategy == "features + linear"
     assert "no better than guessing: are the labels right?" in advice.summary()
     assert "far from" not in advice.summary() and "near those" not in advice.summary() and "nan" not in advice.summary()
@@ -182,7 +180,7 @@ def test_a_trial_that_fails_costs_one_strategy(monkeypatch):
     monkeypatch.setattr(_recommendation, "measure_cost", trial)
     monkeypatch.setattr(_recommendation, "FEW", 10)
     monkeypatch.setattr(_recommendation, "SOLVED", 1.0)
-    advice = recommend_strategy(X[:60], Y[:60], augment="text", **DIGITS)
+    advice = recommend_strategy(X[:60], Y[:60], augment="text", **FLAT_64)
     assert advice.left_out == {"fine-tuned, freeze=4": "failed: RuntimeError: no room"}
     assert advice.strategy in advice.minutes and "fine-tuned, freeze=4" not in advice.minutes
     assert any("would be advised, but its trial failed: RuntimeError: no room" in reason for reason in advice.reasons)

@@ -2,7 +2,6 @@
 
 import multiprocessing
 import os
-import resource
 import shutil
 import signal
 import threading
@@ -15,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from pictures import noise
 from processes import fresh
 from sktransfer import FineTunedCNNClassifier, PretrainedCNNFeatures, cache_info, clear_cache, set_cache_limits
 from sktransfer._frozen._store import (
@@ -26,6 +26,7 @@ from sktransfer._frozen._store import (
     _row_from_bytes,
     resolve_store,
 )
+from tiny import TINY
 
 KEYS = [bytes([i % 256, i // 256] * 8) for i in range(400)]
 
@@ -256,8 +257,8 @@ def test_flipped_bytes_damage_only_their_own_rows(tmp_path):
 
 
 def test_damaged_rows_alone_are_computed_again(tmp_path, computed):
-    images = np.random.default_rng(0).integers(0, 256, (12, 40, 40, 3), dtype=np.uint8)
-    model = PretrainedCNNFeatures("timm/test_efficientnet", weights=None, image_size=32, memory=tmp_path)
+    images = noise(12, 40, 40, 3)
+    model = PretrainedCNNFeatures(**TINY, memory=tmp_path)
     expected = model.fit_transform(images)
     files = sorted(tmp_path.glob("sktransfer-activations/??/*"))
     for path in files[:3]:
@@ -284,7 +285,9 @@ with warnings.catch_warnings(record=True) as caught:
 
 def test_full_disk_is_a_warning_and_no_cache(tmp_path):
     """No file may grow beyond 100 bytes: to the writer the same as a full disk."""
+    resource = pytest.importorskip("resource")
     out = fresh(FULL_DISK, tmp_path).stdout
+    assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY  # here, for the other tests
     assert out.strip() == "(6, 256) ['Activations cannot be written to']"
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
@@ -297,7 +300,6 @@ def test_row_that_cannot_be_written_costs_that_row_alone(tmp_path):
     level.put(KEYS[1], row(1))
     assert level.get(KEYS[0]) is None
     np.testing.assert_array_equal(level.get(KEYS[1]), row(1))
-    assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY
 
 
 def test_writing_ends_when_it_fails_again_and_again(tmp_path):
@@ -376,8 +378,7 @@ DiskLevel(Path({str(tmp_path)!r})).put(bytes(16), np.ones(3))
 # --- levels -------------------------------------------------------------------------------------------------
 
 
-TINY = {"backbone": "timm/test_efficientnet", "weights": None, "image_size": 32}
-PHOTOS = np.random.default_rng(0).integers(0, 256, (5, 40, 40, 3), dtype=np.uint8)
+PHOTOS = noise(5, 40, 40, 3)
 
 
 def test_folder_is_filled_though_the_process_has_the_features(tmp_path, computed):

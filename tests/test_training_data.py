@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from pictures import noise
 from sktransfer._finetuning._training_data import EvenBatches, TrainingSet
 
 
@@ -31,14 +32,14 @@ def test_batches_are_even_and_complete(n, batch_size):
 
 
 def test_augmented_views_follow_the_rng_and_spare_the_rest():
-    canvases = np.random.default_rng(0).integers(0, 256, (4, 6, 6, 3), dtype=np.uint8)
+    canvases = noise(4, 6, 6, 3)
 
-    def noise(image, generator):
+    def noisy(image, generator):
         return (image + torch.randint(0, 9, image.shape, generator=generator)).to(torch.uint8)
 
     def views(seed):
         data = TrainingSet(
-            canvases, np.zeros(4, int), np.ones(4, np.float32), Identity(), noise, np.random.default_rng(seed)
+            canvases, np.zeros(4, int), np.ones(4, np.float32), Identity(), noisy, np.random.default_rng(seed)
         )
         return [data.batch(np.arange(4))[0] for _ in range(2)]
 

@@ -9,7 +9,6 @@ import pandas as pd
 import polars as pl
 import pytest
 import torch
-from sklearn.datasets import load_digits
 from sklearn.dummy import DummyClassifier
 from sklearn.exceptions import DataConversionWarning
 
@@ -21,23 +20,22 @@ from sktransfer import (
     rank_backbones,
     recommend_strategy,
 )
+from tiny import FLAT, TINY, digits
 
-DIGITS = {"image_shape": (8, 8), "value_range": (0, 16), "image_size": 32}
-TINY = {"backbone": "timm/test_efficientnet", "weights": None}
-X = load_digits(n_class=3, return_X_y=True)[0][:30]
+X = digits(30)[0]
 Y = np.array(["cat", "dog", "owl"] * 10)
 
 
 def fit(images, y):
-    FineTunedCNNClassifier(**TINY, **DIGITS, max_epochs=1).fit(images, y)
+    FineTunedCNNClassifier(**TINY, **FLAT, max_epochs=1).fit(images, y)
 
 
 def partial_fit(images, y):
-    FineTunedCNNClassifier(**TINY, **DIGITS).partial_fit(images, y, classes=["cat", "dog", "owl"])
+    FineTunedCNNClassifier(**TINY, **FLAT).partial_fit(images, y, classes=["cat", "dog", "owl"])
 
 
 def fit_on_features(images, y):
-    make_feature_classifier(**TINY, **DIGITS, cv=3).fit(images, y)
+    make_feature_classifier(**TINY, **FLAT, cv=3).fit(images, y)
 
 
 def compare(images, y):
@@ -45,11 +43,11 @@ def compare(images, y):
 
 
 def rank(images, y):
-    rank_backbones(images, y, [TINY["backbone"]], cv=3, weights=None, **DIGITS)
+    rank_backbones(images, y, [TINY["backbone"]], cv=3, weights=None, image_size=32, **FLAT)
 
 
 def recommend(images, y):
-    recommend_strategy(images, y, **TINY, **DIGITS)
+    recommend_strategy(images, y, **TINY, **FLAT)
 
 
 DOORS = [fit, partial_fit, fit_on_features, compare, rank, recommend]
@@ -169,24 +167,24 @@ def test_a_search_behind_features_names_classes_that_are_all_too_small():
     ],
 )
 def test_labels_come_back_as_they_were(y):
-    clf = FineTunedCNNClassifier(**TINY, **DIGITS, max_epochs=0, random_state=0).fit(X, y)
+    clf = FineTunedCNNClassifier(**TINY, **FLAT, max_epochs=0, random_state=0).fit(X, y)
     assert set(clf.predict(X).tolist()) <= set(np.asarray(y).tolist())
     assert clf.classes_.tolist() == sorted(set(np.asarray(y).tolist()))
 
 
 def test_a_column_is_taken_with_a_warning():
     with pytest.warns(DataConversionWarning, match="column-vector y"):
-        clf = FineTunedCNNClassifier(**TINY, **DIGITS, max_epochs=0).fit(X, pd.DataFrame({"label": Y}))
+        clf = FineTunedCNNClassifier(**TINY, **FLAT, max_epochs=0).fit(X, pd.DataFrame({"label": Y}))
     assert clf.classes_.tolist() == ["cat", "dog", "owl"]
 
 
 def test_labels_that_differ_by_a_zero_character_alone_are_two_classes():
-    clf = FineTunedCNNClassifier(**TINY, **DIGITS, max_epochs=0).fit(X, ["a", "a\0"] * 15)
+    clf = FineTunedCNNClassifier(**TINY, **FLAT, max_epochs=0).fit(X, ["a", "a\0"] * 15)
     assert clf.classes_.tolist() == ["a", "a\0"]
 
 
 def test_a_label_that_is_not_among_the_classes_is_named():
-    clf = FineTunedCNNClassifier(**TINY, **DIGITS)
+    clf = FineTunedCNNClassifier(**TINY, **FLAT)
     with pytest.raises(ValueError, match="y holds labels that are not among the classes: 'owl'"):
         clf.partial_fit(X, Y, classes=["cat", "dog"])
     with pytest.raises(ValueError, match="classes is missing"):
@@ -198,14 +196,14 @@ def test_a_label_that_is_not_among_the_classes_is_named():
 
 def test_early_stopping_holds_out_one_of_each_class_of_a_small_set():
     y = np.array(list("abcdef") * 5)
-    clf = FineTunedCNNClassifier(**TINY, **DIGITS, early_stopping=True, max_epochs=1, random_state=0).fit(X, y)
+    clf = FineTunedCNNClassifier(**TINY, **FLAT, early_stopping=True, max_epochs=1, random_state=0).fit(X, y)
     assert "valid_loss" in clf.history_[0]
 
 
 def test_early_stopping_needs_two_images_of_each_class():
     y = np.array(["cat"] * 15 + ["dog"] * 14 + ["owl"])
     with pytest.raises(ValueError, match="early_stopping needs at least 2 images of each class, but class 'owl' has 1"):
-        FineTunedCNNClassifier(**TINY, **DIGITS, early_stopping=True).fit(X, y)
+        FineTunedCNNClassifier(**TINY, **FLAT, early_stopping=True).fit(X, y)
 
 
 def test_early_stopping_trains_on_the_share_it_is_told_of_each_class(monkeypatch):
