@@ -93,14 +93,14 @@ def test_demo_says_what_it_lacks(monkeypatch, capsys):
 
 
 def test_recommend(photos):
-    out, _ = run_process("recommend", photos, *SMALL, cwd=photos.parent)
+    out, _ = run("recommend", photos, *SMALL, cwd=photos.parent)
     assert out.startswith("Recommended: features + linear")
     assert "20 images in 2 classes" in out and "Expected minutes" in out
 
 
 def test_compare(photos):
     options = ["--strategy", "features + linear", "--strategy", "dense head", "--cv", "3", "--out", "out", *SMALL]
-    out, err = run_process("compare", photos, *options, cwd=photos.parent)
+    out, err = run("compare", photos, *options, cwd=photos.parent)
     assert "features + linear" in out and "dense head" in out and "Report: out/report.html" in out
     table = pd.read_csv(photos.parent / "out" / "scores.csv", index_col="strategy")
     assert list(table.index) == ["features + linear", "dense head"]
@@ -126,7 +126,7 @@ def test_compare_keeps_copies_together(photos):
 
 @pytest.mark.parametrize("strategy", [[], pytest.param(["--strategy", "features + SVM"], marks=pytest.mark.slow)])
 def test_train_and_predict(photos, strategy):
-    out, _ = run_process("train", photos, *strategy, "-o", "model", *SMALL, cwd=photos.parent)
+    out, _ = run("train", photos, *strategy, "-o", "model", *SMALL, cwd=photos.parent)
     assert "trained on 20 images in 2 classes: model" in out
     (photos / "china" / "deeper").mkdir()
     shutil.copy(photos / "flower" / "3.png", photos / "china" / "deeper" / "3.PNG")
