@@ -21,8 +21,8 @@ EARLIER = os.environ.get("EARLIER", "d65d592")
 
 
 def plan(tiny: bool) -> list[Cell]:
-    versions = {"earlier": EARLIER, "today": commit()}
-    return [{**versions, "cell": cell, "photos": 4 if tiny else 200} for cell in range(1 if tiny else 6)]
+    shared = {"earlier": EARLIER, "today": commit(), "photos": 4 if tiny else 200}
+    return [{**shared, "cell": cell} for cell in range(1 if tiny else 6)]
 
 
 def measure(earlier: str, today: str, cell: int, photos: int) -> Cell:
@@ -70,10 +70,9 @@ def seconds_of_passes(n: int) -> dict[str, float]:
 
 
 def report(cells: list[Cell]) -> list[str]:
-    rows = []
-    for kind in ("cold pass", "cold pass with a folder", "warm pass", "warm pass with a folder"):
-        pairs = [pair for cell in cells for pair in cell[kind]]
-        rows.append([kind, len(pairs), median_ratio(pairs)])
+    kinds = ("cold pass", "cold pass with a folder", "warm pass", "warm pass with a folder")
+    pairs = {kind: [pair for cell in cells for pair in cell[kind]] for kind in kinds}
+    rows = [[kind, len(values), median_ratio(values)] for kind, values in pairs.items()]
     return table({"": "", "pairs": "", f"time at {cells[0]['today']} / time at {cells[0]['earlier']}": ".3f"}, rows)
 
 
