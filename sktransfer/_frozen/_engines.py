@@ -203,7 +203,7 @@ class OpenVINOEngine:
             "PERFORMANCE_HINT": "LATENCY",
         }
         if is_forked():
-            # OpenVINO would wait for ever for threads of the parent process. Without streams it uses this one (PROC-05).
+            # OpenVINO would wait for ever for threads of the parent. Without streams it uses this one (PROC-05).
             options["NUM_STREAMS"] = 0
         return _core(os.getpid()).compile_model(model, "CPU", options).create_infer_request()
 
