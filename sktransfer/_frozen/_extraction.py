@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import tempfile
@@ -251,9 +252,6 @@ class _Lookup:
             cuts=cuts,
             pooling=pooling,
         )
-        # A stored map at an earlier cut saves the decoding and the stages before that cut.
-        deepest = cuts[0] if pooling is not None else cuts[0] - 1
-        self.maps = [(start, replace(self.origin, cuts=(start,), pooling=None)) for start in range(deepest, 0, -1)]
         # Keys under which a row may be found, and its columns. Stored features of all stages contain those needed.
         self.sources: list[tuple[Origin, np.ndarray | None]] = [(self.origin, None)]
         every = tuple(range(1, len(backbone.stages) + 1))
@@ -262,6 +260,12 @@ class _Lookup:
             of_stage = np.split(np.arange(ends[-1]), ends[:-1])
             columns = np.concatenate([of_stage[cut - 1] for cut in cuts])
             self.sources.append((replace(self.origin, cuts=every), columns))
+
+    @functools.cached_property
+    def maps(self) -> list[tuple[int, Origin]]:
+        """Stored maps at shallower cuts, the deepest first; each saves the decoding and the stages before it."""
+        deepest = self.origin.cuts[0] if self.origin.pooling is not None else self.origin.cuts[0] - 1
+        return [(start, replace(self.origin, cuts=(start,), pooling=None)) for start in range(deepest, 0, -1)]
 
     def __call__(self, slots: range) -> list[_Prepared]:
         return [row for slot in slots for row in self._rows_or_fault(slot)]
