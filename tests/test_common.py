@@ -18,7 +18,7 @@ def transformer():
 
 
 def classifier():
-    return FineTunedCNNClassifier(**TINY, **ROWS, max_epochs=6, lr=0.02, augment=None)
+    return FineTunedCNNClassifier(**TINY, **ROWS, max_epochs=10, lr=0.01, augment=None)
 
 
 EXPECTED_TO_FAIL = {
