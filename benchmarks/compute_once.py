@@ -31,6 +31,7 @@ from problems import forget_rows, solar_cells
 from sktransfer import FineTunedCNNClassifier, PretrainedCNNFeatures, cache_info, set_cache_limits
 from sktransfer._frozen import _keys
 from sktransfer._frozen._backbones import load_backbone
+from sktransfer._frozen._cut_network import Outputs
 from sktransfer._frozen._store import resolve_store
 from sktransfer._images._collection import as_images
 
@@ -207,7 +208,7 @@ def cost_and_gain_of_the_store(tiny: bool) -> dict[str, float]:
         cold = seconds(lambda: model.transform(X))
         store, images = resolve_store(memory), as_images(X)
         rows = model.transform(X[: n // 5])
-        origin = _keys.Origin("once more", load_backbone().preprocessing, "auto", "", "", (8,), "avg")
+        origin = _keys.Origin("once more", load_backbone().preprocessing, "auto", "", "", Outputs((8,), "avg"))
 
         def store_alone() -> None:
             _keys._known_files.clear()

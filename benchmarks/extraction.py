@@ -29,6 +29,7 @@ from peers import Files, plain_training
 from problems import forget_rows, large_photos, photos
 from sktransfer import FineTunedCNNClassifier, PretrainedCNNFeatures, set_cache_limits
 from sktransfer._frozen._backbones import load_backbone
+from sktransfer._frozen._cut_network import Outputs
 from sktransfer._frozen._engines import make_engine
 from sktransfer._frozen._extraction import Extractor
 from sktransfer._frozen._weights import embedded_lite_weights, read_weights
@@ -135,7 +136,7 @@ OTHERS: dict[str, Callable[[list[str]], Callable[[], object]]] = {
 def engine_loop(name: str, precision: str, canvases: np.ndarray) -> Callable[[], object]:
     """Return a loop of one of our engines over canvases, 32 at a time."""
     common = {"engine": name, "device": CPU, "precision": precision, "batch_size": 32}
-    engine = make_engine(load_backbone(), [8], "avg", 0, **common)
+    engine = make_engine(load_backbone(), Outputs((8,), "avg"), 0, **common)
     return lambda: [engine(canvases[first : first + 32]) for first in range(0, len(canvases), 32)]
 
 

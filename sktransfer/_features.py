@@ -12,13 +12,12 @@ from sklearn.base import TransformerMixin
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
-from ._exceptions import BadImage
 from ._frozen._backbones import load_backbone
-from ._frozen._engines import POOLINGS, feature_counts
+from ._frozen._cut_network import POOLINGS
 from ._images._bad_images import listed
 from ._images._pillow_settings import TakesSettingsAlong
 from ._linear import CheckedGridSearchCV, OneThreadLogisticRegression
-from ._parameters import SHARED_CONSTRAINTS, as_seen, make_extractor, resolve_cuts
+from ._parameters import SHARED_CONSTRAINTS, as_seen, make_extractor, resolve_outputs
 from ._portable import Portable, whole_or_nothing
 from ._protocols import Auto, StrPath
 from ._registry import start_clean_after_fork
@@ -189,9 +188,10 @@ class PretrainedCNNFeatures(TakesSettingsAlong, TransformerMixin, Portable):
         with whole_or_nothing(self):
             check_images(self, X, reset=True)
             backbone = load_backbone(self.backbone, self.weights)
-            cuts = resolve_cuts(self.layer, backbone)
-            counts = feature_counts(as_seen(self, backbone), cuts, self.pooling)
-            self._feature_counts = dict(zip((backbone.stage_names[cut - 1] for cut in cuts), counts, strict=True))
+            outputs = resolve_outputs(self.layer, self.pooling, backbone)
+            counts = outputs.feature_counts(as_seen(self, backbone))
+            stages = [backbone.stage_names[cut - 1] for cut in outputs.cuts]
+            self._feature_counts = dict(zip(stages, counts, strict=True))
             self.n_features_out_ = sum(counts)
             self._keep_backbone(backbone)
         return self
@@ -222,11 +222,14 @@ class PretrainedCNNFeatures(TakesSettingsAlong, TransformerMixin, Portable):
         start_clean_after_fork()
         images = check_images(self, X, reset=False)
         backbone = as_seen(self, self._fitted_backbone())
-        bad: list[BadImage] | None = [] if self.on_error == "nan" else None
-        features = make_extractor(self, backbone).run(images, resolve_cuts(self.layer, backbone), self.pooling, bad=bad)
-        if bad:
-            message = f"Cannot read {len(bad)} of {len(images)} images; their features are NaN:\n{listed(bad)}"
-            warnings.warn(message, RuntimeWarning, stacklevel=2)
+        extractor, outputs = make_extractor(self, backbone), resolve_outputs(self.layer, self.pooling, backbone)
+        if self.on_error == "nan":
+            features, bad = extractor.run_readable(images, outputs)
+            if bad:
+                message = f"Cannot read {len(bad)} of {len(images)} images; their features are NaN:\n{listed(bad)}"
+                warnings.warn(message, RuntimeWarning, stacklevel=2)
+        else:
+            features = extractor.run(images, outputs)
         if self.normalize:
             ends = np.cumsum(list(self.feature_counts_.values()))
             for part in np.split(features, ends[:-1], axis=1):  # views, changed in place

@@ -8,6 +8,7 @@ from numbers import Integral
 from typing import Any
 
 from ._frozen._backbones import Backbone, load_backbone
+from ._frozen._cut_network import Outputs
 from ._frozen._engines import resolve_device
 from ._frozen._extraction import Extractor
 from ._frozen._store import resolve_store
@@ -66,15 +67,16 @@ def resolve_stage(stage: str, backbone: Backbone) -> int:
     return names.index(stage) + 1
 
 
-def resolve_cuts(layer: str | Sequence[str], backbone: Backbone) -> list[int]:
-    """Return the cuts after the stages that ``layer`` names, in ascending order."""
+def resolve_outputs(layer: str | Sequence[str], pooling: str, backbone: Backbone) -> Outputs:
+    """Return what to compute: the pooled features of the stages that ``layer`` names."""
     if layer == "all":
-        return list(range(1, len(backbone.stages) + 1))
+        return Outputs(tuple(range(1, len(backbone.stages) + 1)), pooling)
     layers = [layer] if isinstance(layer, str) else layer
     if not layers:
         raise ValueError("layer=[] names no stage. Name at least one, such as 'penultimate'.")
     last = backbone.stage_names[-1]
-    return sorted({resolve_stage(last if name == "penultimate" else name, backbone) for name in layers})
+    cuts = {resolve_stage(last if name == "penultimate" else name, backbone) for name in layers}
+    return Outputs(tuple(sorted(cuts)), pooling)
 
 
 def resolve_freeze(freeze: int | str, backbone: Backbone) -> int:

@@ -9,7 +9,8 @@ from torch import nn
 from pictures import noise
 from sktransfer import PretrainedCNNFeatures, clear_cache
 from sktransfer._frozen._backbones import load_backbone
-from sktransfer._frozen._engines import CutNetwork, OpenVINOEngine, TorchEngine, folded, make_engine, resolve_engine
+from sktransfer._frozen._cut_network import CutNetwork, Outputs, folded
+from sktransfer._frozen._engines import OpenVINOEngine, TorchEngine, make_engine, resolve_engine
 
 CPU = torch.device("cpu")
 CANVASES = noise(11, 64, 64, 3)
@@ -19,11 +20,13 @@ def engine(
     name, cuts=(8,), pooling="avg", start=0, precision="float32", backbone="efficientnet_lite0", weights="default"
 ):
     backbone = load_backbone(backbone, weights).with_image_size(64)
-    return make_engine(backbone, cuts, pooling, start, engine=name, device=CPU, precision=precision, batch_size=4)
+    return make_engine(
+        backbone, Outputs(tuple(cuts), pooling), start, engine=name, device=CPU, precision=precision, batch_size=4
+    )
 
 
 def reference(cuts=(8,), pooling="avg", backbone="efficientnet_lite0", weights="default"):
-    network = CutNetwork(load_backbone(backbone, weights).with_image_size(64), cuts, pooling).eval()
+    network = CutNetwork(load_backbone(backbone, weights).with_image_size(64), Outputs(tuple(cuts), pooling)).eval()
     with torch.inference_mode():
         return network(torch.from_numpy(CANVASES)).numpy()
 

@@ -14,6 +14,7 @@ from PIL import Image, ImageFile
 
 from pictures import noise
 from sktransfer import PretrainedCNNFeatures, cache_info, rank_backbones
+from sktransfer._frozen._cut_network import Outputs
 from sktransfer._frozen._engines import engine_identity
 from sktransfer._frozen._keys import Origin, _known_files, fingerprint, row_key
 from sktransfer._frozen._preprocessing import Preprocessing
@@ -21,7 +22,7 @@ from sktransfer._images._collection import as_images
 from sktransfer._images._decoding import decoder_identity
 from tiny import TINY
 
-ORIGIN = Origin("network", Preprocessing((8, 8)), "auto", "decoder", "engine", (1,), "avg")
+ORIGIN = Origin("network", Preprocessing((8, 8)), "auto", "decoder", "engine", Outputs((1,), "avg"))
 CPU = torch.device("cpu")
 
 
@@ -42,7 +43,7 @@ def later(monkeypatch):
 
 @pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(Origin)])
 def test_every_field_of_the_record_makes_a_new_key(field):
-    other = {"preprocessing": Preprocessing((8, 9)), "cuts": (1, 2)}.get(field, "another")
+    other = {"preprocessing": Preprocessing((8, 9)), "outputs": Outputs((1, 2), "avg")}.get(field, "another")
     assert row_key(ORIGIN, b"x") != row_key(dataclasses.replace(ORIGIN, **{field: other}), b"x")
     assert row_key(ORIGIN, b"x") == row_key(dataclasses.replace(ORIGIN), b"x")
 

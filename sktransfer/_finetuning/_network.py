@@ -13,7 +13,8 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from .._frozen._backbones import Backbone
-from .._frozen._engines import CACHED_IMAGES, CutNetwork, feature_counts, pool, resolve_device
+from .._frozen._cut_network import CutNetwork, Outputs, pool
+from .._frozen._engines import CACHED_IMAGES, resolve_device
 from .._linear import OneThreadLogisticRegression
 from .._protocols import FineTunes, Tuned
 from .._random import global_generator, with_own_dropout
@@ -89,7 +90,7 @@ def new_network(estimator: FineTunes, backbone: Backbone, n_frozen: int, n_class
 
     `seed` determines the head, and the masks of all dropout layers.
     """
-    (n_features,) = feature_counts(backbone, [len(backbone.stages)], "avg")
+    (n_features,) = Outputs((len(backbone.stages),), "avg").feature_counts(backbone)
     # Layers with learning rate 0 do not learn. Without gradients, they do not enter the norm used for clipping.
     learns = estimator.weights is None or estimator.lr_factor > 0
     with global_generator(seed):
@@ -135,7 +136,7 @@ def whole_network(estimator: Tuned, backbone: Backbone) -> nn.Module:
     tuned = copy.deepcopy(estimator.net_.module_)
     frozen = copy.deepcopy(backbone.stages[: estimator.n_frozen_stages_])
     stages = nn.Sequential(OrderedDict(zip(backbone.stage_names, [*frozen, *tuned.stages], strict=True)))
-    body = CutNetwork(replace(backbone, stages=stages), [len(stages)], "avg")
+    body = CutNetwork(replace(backbone, stages=stages), Outputs((len(stages),), "avg"))
     network = nn.Sequential(OrderedDict(body=body, head=tuned.head)).eval().requires_grad_(False)
     return network.to(resolve_device(estimator.device))
 

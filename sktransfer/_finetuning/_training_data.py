@@ -12,6 +12,7 @@ import torch
 import torchvision
 
 from .._frozen._augmentation import AUGMENTATIONS_VERSION, View, Views, augment_canvas, resolve_augmentation
+from .._frozen._cut_network import Outputs
 from .._frozen._engines import Engine
 from .._frozen._extraction import Extractor
 from .._images._collection import Images
@@ -51,27 +52,27 @@ class FrozenBody:
     def __init__(self, extractor: Extractor, n_frozen: int) -> None:
         self.extractor = extractor
         self.n_frozen = n_frozen
-        self._cuts = [n_frozen]
-        self._pooling = "avg" if n_frozen == len(extractor.backbone.stages) else None
+        self._whole = Outputs((len(extractor.backbone.stages),), "avg")
+        self._outputs = self._whole if n_frozen == len(extractor.backbone.stages) else Outputs((n_frozen,), None)
 
     @property
     def engine(self) -> Engine:
         """The engine that runs canvases through the frozen stages."""
-        return self.extractor.engine(self._cuts, self._pooling)
+        return self.extractor.engine(self._outputs)
 
     def activations(self, images: Images, indices: np.ndarray, views: Views | None = None) -> np.ndarray:
         """Return the input of the training, float32 activations or uint8 canvases, one row per index."""
         if self.n_frozen == 0:
             return self.extractor.canvases(images, indices)
-        return self.extractor.run(images, self._cuts, self._pooling, indices=indices, views=views, spill=True)
+        return self.extractor.run(images, self._outputs, indices=indices, views=views, spill=True)
 
     def blocks(self, images: Images, views: Views | None = None) -> Iterator[np.ndarray]:
         """Yield the activations of all images in order, a few batches at a time."""
-        return self.extractor.blocks(images, self._cuts, self._pooling, "Predicting", views)
+        return self.extractor.blocks(images, self._outputs, "Predicting", views)
 
     def features(self, images: Images, indices: np.ndarray) -> np.ndarray:
         """Return the pooled features of the whole backbone."""
-        return self.extractor.run(images, [len(self.extractor.backbone.stages)], "avg", indices=indices)
+        return self.extractor.run(images, self._whole, indices=indices)
 
 
 class TrainingSet(torch.utils.data.Dataset[Batch]):

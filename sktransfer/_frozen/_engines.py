@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 import importlib.util
-import itertools
 import os
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -18,16 +16,15 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from .._optional import require
 from .._registry import built_once, is_forked, start_clean_after_fork
 from .._warnings import warnings_ignored
 from ._backbones import Backbone
+from ._cut_network import CutNetwork, Outputs, folded
 from ._device_memory import Halving
 
 CACHED_IMAGES = 8  # number of images run at a time on a CPU, so that their maps stay in its cache
-POOLINGS = ("avg", "max", "avgmax", "flatten")
 
 
 def resolve_device(device: str) -> torch.device:
@@ -61,64 +58,6 @@ def _is_there(device: torch.device) -> bool:
     if device.type == "mps":
         return torch.backends.mps.is_available()
     return device.type == "cpu" or device.type == str(torch.accelerator.current_accelerator())
-
-
-def pool(maps: torch.Tensor, pooling: str) -> torch.Tensor:
-    """Turn feature maps (n, C, h, w) into vectors: (n, C), or (n, 2 C) for "avgmax", or (n, C h w) for "flatten"."""
-    if pooling == "avg":
-        return maps.mean(dim=(2, 3))
-    if pooling == "max":
-        return maps.amax(dim=(2, 3))
-    if pooling == "avgmax":
-        return torch.cat([maps.mean(dim=(2, 3)), maps.amax(dim=(2, 3))], dim=1)
-    return maps.flatten(start_dim=1)
-
-
-class CutNetwork(nn.Module):
-    """Computes the activations at one or several cuts of a backbone, from canvases or from the map at a cut.
-
-    Inputs and outputs have their channels last, the layout in which convolutions are fastest.
-
-    Parameters
-    ----------
-    backbone : Backbone
-        Its stages are run as far as the last cut.
-    cuts : sequence of int
-        How many stages lie before each cut, in ascending order; 0 is the normalised image itself.
-    pooling : str or None
-        None returns the feature map at the only cut; otherwise the pooled cuts are concatenated.
-    start : int
-        The cut whose map is the input; 0 for canvases.
-    """
-
-    scale: torch.Tensor
-    shift: torch.Tensor
-
-    def __init__(self, backbone: Backbone, cuts: Sequence[int], pooling: str | None, start: int = 0) -> None:
-        super().__init__()
-        self.cuts = tuple(cuts)
-        self.pooling = pooling
-        self.start = start
-        self.stages = backbone.stages[start : self.cuts[-1]]
-        preprocessing = backbone.preprocessing
-        mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (preprocessing.mean, preprocessing.std))
-        self.register_buffer("scale", 1 / (255 * std))
-        self.register_buffer("shift", -mean / std)
-
-    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Map uint8 (n, H, W, 3) or float (n, h, w, C) to float (n, n_features), or without pooling (n, h, w, C)."""
-        x = inputs.permute(0, 3, 1, 2)
-        if self.start == 0:
-            x = x * self.scale + self.shift
-        if self.pooling is None:
-            maps: torch.Tensor = self.stages(x)
-            return maps.permute(0, 2, 3, 1)
-        pooled = [pool(x, self.pooling)] if self.start in self.cuts else []
-        for depth, stage in enumerate(self.stages, start=self.start + 1):
-            x = stage(x)
-            if depth in self.cuts:
-                pooled.append(pool(x, self.pooling))
-        return torch.cat(pooled, dim=1)
 
 
 class TorchEngine:
@@ -250,8 +189,7 @@ def resolve_engine(engine: str, device: torch.device) -> str:
 
 def make_engine(
     backbone: Backbone,
-    cuts: Sequence[int],
-    pooling: str | None,
+    outputs: Outputs,
     start: int,
     *,
     engine: str,
@@ -259,14 +197,14 @@ def make_engine(
     precision: str,
     batch_size: int,
 ) -> Engine:
-    """Return the engine for a cut. Each engine is built once per process, and the last few are kept."""
+    """Return the engine for these outputs. Each engine is built once per process, and the last few are kept."""
     start_clean_after_fork()
     identity = engine_identity(engine, device, precision)
     threads = torch.get_num_threads()
-    key = (*backbone.identity, backbone.preprocessing, *cuts, pooling, start, identity, device, batch_size, threads)
+    key = (*backbone.identity, backbone.preprocessing, outputs, start, identity, device, batch_size, threads)
 
     def build() -> Engine:
-        network = CutNetwork(backbone, cuts, pooling, start)
+        network = CutNetwork(backbone, outputs, start)
         if engine == "openvino":
             return OpenVINOEngine(network, batch_size, precision)
         return TorchEngine(network, _sample(backbone, start), device, precision)
@@ -326,35 +264,6 @@ def _openvino_has_bfloat16() -> bool:
     return "BF16" in _core(os.getpid()).get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
-def folded(network: CutNetwork, sample: torch.Tensor) -> CutNetwork:
-    """Return a copy whose BatchNorm layers are folded into the convolutions before them.
-
-    The order of the layers suggests which convolution feeds which BatchNorm. This guess is tested on `sample`: if the
-    folded copy computes other values, an unfolded copy is returned.
-    """
-    plain = copy.deepcopy(network).eval()
-    candidate = copy.deepcopy(plain)
-    _fold_children(candidate)
-    with torch.inference_mode():
-        try:
-            expected, got = plain(sample), candidate(sample)
-        except (RuntimeError, TypeError):
-            return plain
-    same = (expected - got).abs().max() <= 1e-4 * expected.abs().max()
-    return candidate if same.item() else plain
-
-
-def _fold_children(module: nn.Module) -> None:
-    for (name, first), (next_name, second) in itertools.pairwise(list(module.named_children())):
-        if not (isinstance(first, nn.Conv2d) and isinstance(second, nn.BatchNorm2d)):
-            continue
-        if first.out_channels == second.num_features:
-            setattr(module, name, fuse_conv_bn_eval(first, second))
-            setattr(module, next_name, getattr(second, "act", nn.Identity()))  # of timm's BatchNormAct2d
-    for child in module.children():
-        _fold_children(child)
-
-
 def _sample(backbone: Backbone, start: int) -> torch.Tensor:
     """Return a random canvas if `start` is 0, otherwise its map at that cut."""
     shape = (1, *backbone.preprocessing.size, 3)
@@ -362,32 +271,5 @@ def _sample(backbone: Backbone, start: int) -> torch.Tensor:
     if start == 0:
         return canvas
     with torch.inference_mode():
-        maps: torch.Tensor = CutNetwork(backbone, [start], None).eval()(canvas)
+        maps: torch.Tensor = CutNetwork(backbone, Outputs((start,), None)).eval()(canvas)
     return maps
-
-
-def feature_counts(backbone: Backbone, cuts: Sequence[int], pooling: str) -> list[int]:
-    """Return the number of pooled features at each cut."""
-    counts = _all_feature_counts(backbone, pooling)
-    return [counts[cut - 1] for cut in cuts]
-
-
-_counts: dict[tuple[object, ...], list[int]] = {}  # a few numbers per network; they do not keep the network in memory
-
-
-def _all_feature_counts(backbone: Backbone, pooling: str) -> list[int]:
-    """Return the number of pooled features after each stage, found by running one black image."""
-    size = backbone.preprocessing.size
-    if pooling != "flatten":  # with the other poolings, the number does not depend on the size
-        size = (min(size[0], 256), min(size[1], 256))
-    key = (*backbone.identity, pooling, size)
-    if key not in _counts:
-        start_clean_after_fork()
-        counts = []
-        with torch.inference_mode():
-            x = torch.zeros(1, 3, *size)
-            for stage in backbone.stages:
-                x = stage(x)
-                counts.append(pool(x, pooling).shape[1])
-        _counts[key] = counts
-    return _counts[key]

@@ -23,7 +23,8 @@ from .._progress import map_ahead, progress_bar
 from .._threads import decoding_threads
 from ._augmentation import Views, augment_canvas
 from ._backbones import Backbone
-from ._engines import Engine, engine_identity, feature_counts, make_engine, resolve_engine
+from ._cut_network import Outputs
+from ._engines import Engine, engine_identity, make_engine, resolve_engine
 from ._keys import Origin, fingerprint, row_key
 from ._store import ActivationStore
 
@@ -84,12 +85,11 @@ class Extractor:
         self.n_jobs = n_jobs
         self.verbose = verbose
 
-    def engine(self, cuts: Sequence[int], pooling: str | None, start: int = 0) -> Engine:
+    def engine(self, outputs: Outputs, start: int = 0) -> Engine:
         """Return the engine that runs the stages from `start` to the last cut."""
         return make_engine(
             self.backbone,
-            cuts,
-            pooling,
+            outputs,
             start,
             engine=self.engine_name,
             device=self.device,
@@ -100,24 +100,19 @@ class Extractor:
     def run(
         self,
         images: Images,
-        cuts: Sequence[int],
-        pooling: str | None,
+        outputs: Outputs,
         *,
         indices: Sequence[int] | np.ndarray | None = None,
         views: Views | None = None,
         spill: bool = False,
         bar: tqdm | None = None,
-        bad: list[BadImage] | None = None,
     ) -> np.ndarray:
         """Return the activations of images, in order.
 
         Parameters
         ----------
         images : Images
-        cuts : sequence of int
-            How many stages lie before each cut, in ascending order.
-        pooling : str or None
-            None returns the map at the only cut; otherwise the pooled cuts are concatenated.
+        outputs : Outputs
         indices : sequence of int or None
             Positions of the images; None means all.
         views : Views or None
@@ -126,8 +121,6 @@ class Extractor:
             True puts large results into a memory-mapped file.
         bar : tqdm or None
             The bar to advance; None shows a new one.
-        bad : list of BadImage or None
-            The list to which unreadable images are added; their pooled features are NaN. None makes them an error.
 
         Returns
         -------
@@ -135,18 +128,31 @@ class Extractor:
             With views, (n, K, …).
         """
         indices = np.arange(len(images)) if indices is None else np.asarray(indices)
-        n_views = views.count if views is not None else 1
-        lookup = _Lookup(self, images, indices, tuple(cuts), pooling, views, tolerant=bad is not None)
-        faults: list[BadImage] = []
-        unread: list[int] = []
-        rows = _Rows(len(indices) * n_views, spill)
+        rows, _ = self._rows(_Lookup(self, images, indices, outputs, views, tolerant=False), spill, bar)
+        values = rows.values()
+        return values if views is None else values.reshape(len(indices), views.count, *values.shape[1:])
+
+    def run_readable(self, images: Images, outputs: Outputs) -> tuple[np.ndarray, list[BadImage]]:
+        """Return the pooled features of all images, NaN for those that cannot be read, and these images."""
+        lookup = _Lookup(self, images, np.arange(len(images)), outputs, None, tolerant=True)
+        rows, bad = self._rows(lookup, False, None)
+        if len(bad) == len(images):
+            return np.full((len(images), sum(outputs.feature_counts(self.backbone))), np.nan, np.float32), bad
+        values = rows.values()
+        values[[image.index for image in bad]] = np.nan
+        return values, bad
+
+    def _rows(self, lookup: _Lookup, spill: bool, bar: tqdm | None) -> tuple[_Rows, list[BadImage]]:
+        """Fill the rows of a lookup, in whatever order they are ready, and list the images that cannot be read."""
+        n, n_views, outputs = len(lookup.indices), lookup.n_views, lookup.origin.outputs
+        bad: list[BadImage] = []
+        rows = _Rows(n * n_views, spill)
         waiting: dict[int, list[_Prepared]] = defaultdict(list)
-        own_bar = bar if bar is not None else progress_bar(len(indices), "Extracting features", self.verbose)
-        for chunk in self._ahead(lookup, images, len(indices), n_views):
+        own_bar = bar if bar is not None else progress_bar(n, "Extracting features", self.verbose)
+        for chunk in self._ahead(lookup, lookup.images, n, n_views):
             for prepared in chunk:
                 if prepared.faults:
-                    faults.extend(prepared.faults)
-                    unread.append(prepared.slot)
+                    bad.extend(prepared.faults)
                     continue
                 if prepared.start is None:
                     rows.place(prepared.slot, prepared.array)
@@ -154,33 +160,25 @@ class Extractor:
                 batch = waiting[prepared.start]
                 batch.append(prepared)
                 if len(batch) == self.batch_size:
-                    self._compute(self.engine(cuts, pooling, prepared.start), batch, rows)
+                    self._compute(self.engine(outputs, prepared.start), batch, rows)
                     batch.clear()
             own_bar.update(len(chunk) // n_views)
         for start, batch in waiting.items():
             if batch:
-                self._compute(self.engine(cuts, pooling, start), batch, rows)
+                self._compute(self.engine(outputs, start), batch, rows)
         if bar is None:
             own_bar.close()
-        if bad is not None:
-            bad.extend(sorted(faults, key=lambda fault: fault.index))  # `_ahead` may not start at the first image
-        if len(unread) == len(indices):
-            return np.full(
-                (len(indices), sum(feature_counts(self.backbone, cuts, pooling or "avg"))), np.nan, np.float32
-            )
-        values = rows.values()
-        values[unread] = np.nan
-        return values if views is None else values.reshape(len(indices), n_views, *values.shape[1:])
+        return rows, sorted(bad, key=lambda image: image.index)  # `_ahead` may not start at the first image
 
     def blocks(
-        self, images: Images, cuts: Sequence[int], pooling: str | None, description: str, views: Views | None = None
+        self, images: Images, outputs: Outputs, description: str, views: Views | None = None
     ) -> Iterator[np.ndarray]:
         """Yield the activations of images in order, a few batches at a time, so that the memory needed is limited."""
         size = max(1, 8 * self.batch_size // (views.count if views is not None else 1))
         with progress_bar(len(images), description, self.verbose) as bar:
             for first in range(0, len(images), size):
                 indices = np.arange(first, min(first + size, len(images)))
-                yield self.run(images, cuts, pooling, indices=indices, views=views, bar=bar)
+                yield self.run(images, outputs, indices=indices, views=views, bar=bar)
 
     def canvases(self, images: Images, indices: np.ndarray) -> np.ndarray:
         """Return canvases, uint8 (n, H, W, 3). They are not stored, because computing them again is cheap."""
@@ -234,12 +232,12 @@ class _Lookup:
         extractor: Extractor,
         images: Images,
         indices: np.ndarray,
-        cuts: tuple[int, ...],
-        pooling: str | None,
+        outputs: Outputs,
         views: Views | None,
         tolerant: bool,
     ) -> None:
         self.images, self.indices, self.views, self.tolerant = images, indices, views, tolerant
+        self.n_views = 1 if views is None else views.count
         self.preprocessing = extractor.backbone.preprocessing
         self.store = extractor.store if views is None or views.name is not None else None
         backbone = extractor.backbone
@@ -249,23 +247,23 @@ class _Lookup:
             value_range=images.value_range,
             decoder=decoder_identity(),
             engine=engine_identity(extractor.engine_name, extractor.device, extractor.precision),
-            cuts=cuts,
-            pooling=pooling,
+            outputs=outputs,
         )
         # Keys under which a row may be found, and its columns. Stored features of all stages contain those needed.
         self.sources: list[tuple[Origin, np.ndarray | None]] = [(self.origin, None)]
-        every = tuple(range(1, len(backbone.stages) + 1))
-        if self.store is not None and pooling is not None and cuts != every:
-            ends = np.cumsum(feature_counts(backbone, every, pooling))
+        every = replace(outputs, cuts=tuple(range(1, len(backbone.stages) + 1)))
+        if self.store is not None and outputs.pooling is not None and outputs != every:
+            ends = np.cumsum(every.feature_counts(backbone))
             of_stage = np.split(np.arange(ends[-1]), ends[:-1])
-            columns = np.concatenate([of_stage[cut - 1] for cut in cuts])
-            self.sources.append((replace(self.origin, cuts=every), columns))
+            columns = np.concatenate([of_stage[cut - 1] for cut in outputs.cuts])
+            self.sources.append((replace(self.origin, outputs=every), columns))
 
     @functools.cached_property
     def maps(self) -> list[tuple[int, Origin]]:
         """Stored maps at shallower cuts, the deepest first; each saves the decoding and the stages before it."""
-        deepest = self.origin.cuts[0] if self.origin.pooling is not None else self.origin.cuts[0] - 1
-        return [(start, replace(self.origin, cuts=(start,), pooling=None)) for start in range(deepest, 0, -1)]
+        outputs = self.origin.outputs
+        deepest = outputs.cuts[0] if outputs.pooling is not None else outputs.cuts[0] - 1
+        return [(start, replace(self.origin, outputs=Outputs((start,), None))) for start in range(deepest, 0, -1)]
 
     def __call__(self, slots: range) -> list[_Prepared]:
         return [row for slot in slots for row in self._rows_or_fault(slot)]

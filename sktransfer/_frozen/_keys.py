@@ -16,9 +16,10 @@ import xxhash
 
 from .._images._collection import Images
 from .._images._decoding import ValueRange
+from ._cut_network import Outputs
 from ._preprocessing import Preprocessing
 
-KEY_VERSION = 2  # version of the keys; changing it invalidates every stored row
+KEY_VERSION = 3  # version of the keys; changing it invalidates every stored row
 
 
 @dataclass(frozen=True)
@@ -35,9 +36,8 @@ class Origin:
         The decoder with its version, and its settings.
     engine : str
         The engine with its version, the kind of device, the precision, and the switches that affect the values.
-    cuts : tuple of int
-        How many stages lie before each cut.
-    pooling : str or None
+    outputs : Outputs
+        The cuts and the pooling.
     """
 
     backbone: str
@@ -45,8 +45,7 @@ class Origin:
     value_range: ValueRange
     decoder: str
     engine: str
-    cuts: tuple[int, ...]
-    pooling: str | None
+    outputs: Outputs
 
     @functools.cached_property
     def text(self) -> str:

@@ -16,7 +16,7 @@ from .._features import PretrainedCNNFeatures
 from .._finetuning._recipe import resolve_recipe
 from .._finetuning._training_data import FrozenBody, make_views
 from .._images._collection import as_images
-from .._parameters import make_extractor, resolve_backbone, resolve_cuts, resolve_freeze
+from .._parameters import make_extractor, resolve_backbone, resolve_freeze, resolve_outputs
 from .._sklearn_compat import safe_indexing
 from ._sampling import pilot_rows
 
@@ -94,8 +94,8 @@ def seconds_of_features(features: PretrainedCNNFeatures, images: Any, *, anew: b
     backbone = resolve_backbone(features)
     extractor = make_extractor(features, backbone, anew=anew)
     images = as_images(images, image_shape=features.image_shape, value_range=features.value_range)
-    cuts = resolve_cuts(features.layer, backbone)
-    return _per_image(lambda rows: extractor.run(images, cuts, features.pooling, indices=rows), len(images))
+    outputs = resolve_outputs(features.layer, features.pooling, backbone)
+    return _per_image(lambda rows: extractor.run(images, outputs, indices=rows), len(images))
 
 
 def _cost_of_training(classifier: FineTunedCNNClassifier, images: Any, labels: np.ndarray, anew: bool) -> Cost:
