@@ -2,9 +2,9 @@
 
     EARLIER=7136f80 python benchmarks/passes.py    # compare with another commit
 
-A cell is two pairs of processes, one of each version, which run in turn. Each process builds its engine, then times a
-cold pass over ELPV cells, warm passes from memory, and warm passes with a folder. The ratio is today's time over the
-earlier one; its median over the pairs does not depend on the machine's pace.
+A cell runs both versions in a process each. They take turns pass by pass, so that both see the same pace of the
+machine, which drifts by half within minutes. The passes are over ELPV cells: cold, or with all rows stored, and with or
+without a folder. The ratio is today's time over the earlier one. Its median over the pairs counts.
 """
 
 import json
@@ -12,66 +12,76 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 from _cells import ROOT, Benchmark, Cell, commit, in_turn, median_ratio, seconds, table
 
 EARLIER = os.environ.get("EARLIER", "d65d592")
+KINDS = ("cold pass", "cold pass with a folder", "warm pass", "warm pass with a folder")
 
 
 def plan(tiny: bool) -> list[Cell]:
-    shared = {"earlier": EARLIER, "today": commit(), "photos": 4 if tiny else 200}
-    return [{**shared, "cell": cell} for cell in range(1 if tiny else 6)]
+    shared = {"earlier": EARLIER, "today": commit(), "photos": 4 if tiny else 100, "pairs": 1 if tiny else 10}
+    return [{**shared, "cell": cell} for cell in range(1 if tiny else 3)]
 
 
-def measure(earlier: str, today: str, cell: int, photos: int) -> Cell:
-    """Run both versions in turn."""
+def measure(earlier: str, today: str, photos: int, pairs: int, cell: int) -> Cell:
+    """Let both versions take turns."""
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder) / "earlier"
         subprocess.run(["git", "worktree", "add", "-q", "--detach", tree, earlier], cwd=ROOT, check=True)
         try:
-            pairs = in_turn(partial(in_a_process, ROOT, photos), partial(in_a_process, tree, photos), repeats=2)
+            with in_a_process(ROOT, photos) as now, in_a_process(tree, photos) as then:
+                return {kind: in_turn(partial(now, kind), partial(then, kind), pairs) for kind in KINDS}
         finally:
             subprocess.run(["git", "worktree", "remove", "--force", tree], cwd=ROOT, check=True)
-    return {kind: [(now[kind], then[kind]) for now, then in pairs] for kind in pairs[0][0]}
 
 
-def in_a_process(tree: Path, photos: int) -> dict[str, float]:
-    """Return the seconds of each kind of pass, of the package in that folder."""
-    code = f"import json, passes; print(json.dumps(passes.seconds_of_passes({photos})))"
+@contextmanager
+def in_a_process(tree: Path, photos: int) -> Iterator[Callable[[str], float]]:
+    """Yield a function from a kind of pass to its seconds, of the package in that folder."""
+    code = f"import passes; passes.answer({photos})"
     environment = {**os.environ, "PYTHONPATH": f"{tree}{os.pathsep}{Path(__file__).parent}"}
-    return json.loads(subprocess.check_output([sys.executable, "-c", code], cwd=tree, env=environment))
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", code], cwd=tree, env=environment, **pipes) as process:
+
+        def ask(kind: str) -> float:
+            print(kind, file=process.stdin, flush=True)
+            return json.loads(process.stdout.readline())
+
+        yield ask
+        process.stdin.close()
 
 
-def seconds_of_passes(n: int) -> dict[str, float]:
-    """Return the seconds of each kind of pass, of the package that this process imports."""
+def answer(n: int) -> None:
+    """Time the kinds of pass that standard input names, and print the seconds of each."""
     from sktransfer import PretrainedCNNFeatures, set_cache_limits
     from sktransfer.datasets import load_elpv
 
-    photos, others = list(load_elpv().data[:n]), list(load_elpv().data[n : n + 32])
-
-    def warm(model: PretrainedCNNFeatures) -> float:
-        return min(seconds(lambda: model.transform(photos)) for _ in range(20))  # what else runs only ever adds
-
-    with tempfile.TemporaryDirectory() as folder:
-        model = PretrainedCNNFeatures().fit(photos)
-        model.transform(others)
-        model.transform(others[:8])  # batches of another size
-        found = {"cold pass": seconds(lambda: model.transform(photos))}
-        model.transform(photos)
-        found["warm pass"] = warm(model)
-        stored = PretrainedCNNFeatures(memory=folder).fit(photos)
-        set_cache_limits(memory_mb=0)
-        set_cache_limits(memory_mb=512)
-        found["cold pass with a folder"] = seconds(lambda: stored.transform(photos))
-        found["warm pass with a folder"] = warm(stored)
-    return found
+    cells = list(load_elpv().data)
+    photos, others = cells[:n], cells[n : n + 32]
+    plain = PretrainedCNNFeatures().fit(photos)
+    for size in (len(others), n % len(others)):  # builds the engines for whole batches and for the last one
+        plain.transform(others[:size])
+    for line in sys.stdin:
+        kind = line.strip()
+        with tempfile.TemporaryDirectory() as folder:
+            model = PretrainedCNNFeatures(memory=folder).fit(photos) if "folder" in kind else plain
+            set_cache_limits(memory_mb=0)
+            set_cache_limits(memory_mb=512)
+            if "warm" in kind:
+                model.transform(photos)
+                # What else runs only ever adds to a time.
+                print(min(seconds(lambda: model.transform(photos)) for _ in range(50)), flush=True)
+            else:
+                print(seconds(lambda: model.transform(photos)), flush=True)
 
 
 def report(cells: list[Cell]) -> list[str]:
-    kinds = ("cold pass", "cold pass with a folder", "warm pass", "warm pass with a folder")
-    pairs = {kind: [pair for cell in cells for pair in cell[kind]] for kind in kinds}
+    pairs = {kind: [pair for cell in cells for pair in cell[kind]] for kind in KINDS}
     rows = [[kind, len(values), median_ratio(values)] for kind, values in pairs.items()]
     return table({"": "", "pairs": "", f"time at {cells[0]['today']} / time at {cells[0]['earlier']}": ".3f"}, rows)
 
