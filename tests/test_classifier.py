@@ -24,6 +24,7 @@ from sktransfer import (
     FineTunedCNNClassifier,
     PretrainedCNNFeatures,
     TrainingError,
+    cache_info,
     clear_cache,
     set_cache_limits,
 )
@@ -182,6 +183,12 @@ def test_warm_start_from_scratch_keeps_the_random_body():
     checksum = clf.weights_checksum_
     clf.fit(DIGITS, TARGET)
     assert clf.weights_checksum_ == checksum and len(clf.history_) == 2
+
+
+def test_whole_images_are_not_stored():
+    model = FineTunedCNNClassifier(**SCRATCH, **FLAT, freeze=0, max_epochs=1).fit(DIGITS, TARGET)
+    model.predict(DIGITS)
+    assert cache_info().entries == 0  # as float32, the images would push out the rows that cost something
 
 
 def test_partial_fit_learns_in_parts(tiny):

@@ -18,7 +18,7 @@ def transformer():
 
 
 def classifier():
-    return FineTunedCNNClassifier(**TINY, **ROWS, max_epochs=10, lr=0.01, augment=None)
+    return FineTunedCNNClassifier(**TINY | {"image_size": 16}, **ROWS, max_epochs=10, lr=0.01, augment=None)
 
 
 EXPECTED_TO_FAIL = {

@@ -13,17 +13,20 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from .._registry import start_clean_after_fork
 from ._backbones import Backbone
 
-POOLINGS = ("avg", "max", "avgmax", "flatten")
+POOLINGS = ("avg", "max", "avgmax", "avgstd", "flatten")
 
 
 def pool(maps: torch.Tensor, pooling: str) -> torch.Tensor:
-    """Turn feature maps (n, C, h, w) into vectors: (n, C), or (n, 2 C) for "avgmax", or (n, C h w) for "flatten"."""
+    """Turn feature maps (n, C, h, w) into vectors: (n, C), or (n, 2 C) for two poolings, or (n, C h w) for "flatten"."""
     if pooling == "avg":
         return maps.mean(dim=(2, 3))
     if pooling == "max":
         return maps.amax(dim=(2, 3))
     if pooling == "avgmax":
         return torch.cat([maps.mean(dim=(2, 3)), maps.amax(dim=(2, 3))], dim=1)
+    if pooling == "avgstd":
+        maps = maps.float()  # in bfloat16, the deviation of a map that is nearly constant would be lost
+        return torch.cat([maps.mean(dim=(2, 3)), maps.std(dim=(2, 3), correction=0)], dim=1)
     return maps.flatten(start_dim=1)
 
 

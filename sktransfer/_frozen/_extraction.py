@@ -239,7 +239,9 @@ class _Lookup:
         self.images, self.indices, self.views, self.tolerant = images, indices, views, tolerant
         self.n_views = 1 if views is None else views.count
         self.preprocessing = extractor.backbone.preprocessing
-        self.store = extractor.store if views is None or views.name is not None else None
+        nameless = views is not None and views.name is None
+        # Canvases are computed again quickly, and normalised as float32 they would fill the store.
+        self.store = None if nameless or outputs.cuts == (0,) else extractor.store
         backbone = extractor.backbone
         self.origin = Origin(
             backbone=" ".join(backbone.identity),

@@ -115,13 +115,15 @@ def _seconds_of_frozen_stages(classifier: FineTunedCNNClassifier, images: Any, a
     backbone = resolve_backbone(classifier)
     body = FrozenBody(make_extractor(classifier, backbone, anew=anew), resolve_freeze(classifier.freeze, backbone))
     images = as_images(images, image_shape=classifier.image_shape, value_range=classifier.value_range)
-    seconds = _per_image(lambda rows: body.features(images, rows), len(images)) if backbone.pretrained else 0.0
-    if body.n_frozen == 0:
-        return seconds
-    if classifier.augment is None or classifier.n_views is None:
-        return seconds + _per_image(lambda rows: body.activations(images, rows), len(images))
-    views = make_views(classifier, classifier.n_views)
-    return seconds + _per_image(lambda rows: body.activations(images, rows, views), len(images))
+    seconds = 0.0
+    if body.n_frozen > 0:  # the maps at the cut come first, because the features start from them
+        views = None
+        if classifier.augment is not None and classifier.n_views is not None:
+            views = make_views(classifier, classifier.n_views)
+        seconds += _per_image(lambda rows: body.activations(images, rows, views), len(images))
+    if backbone.pretrained:
+        seconds += _per_image(lambda rows: body.features(images, rows), len(images))
+    return seconds
 
 
 def _per_image(work: Callable[[np.ndarray], object], n: int) -> float:
