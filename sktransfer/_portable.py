@@ -65,15 +65,7 @@ class Portable(BaseEstimator):
         self._backbone = None if backbone.published else backbone
 
     def _fitted_backbone(self) -> Backbone:
-        """Return the backbone that the estimator was fitted with, and its preprocessing of images.
-
-        Raises
-        ------
-        WeightsMismatchError
-            If the published weights on this machine are different.
-        WeightsNotFoundError
-            If the weights are not on this machine and cannot be downloaded.
-        """
+        """Return the backbone that the estimator was fitted with, and its preprocessing of images."""
         backbone = self._backbone
         if backbone is not None and backbone.name != self.backbone:
             raise WeightsMismatchError(

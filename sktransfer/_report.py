@@ -57,18 +57,7 @@ to fit and test on all folds. Shared frozen features count for the first strateg
 def write_report(comparison: StrategyComparison, folder: Path, *, title: str, facts: str) -> Path:
     """Write ``scores.csv``, ``scores.png`` and ``report.html`` into a folder, which is created if needed.
 
-    Parameters
-    ----------
-    comparison : StrategyComparison
-    folder : Path
-    title : str
-    facts : str
-        A sentence about the images.
-
-    Returns
-    -------
-    page : Path
-        The HTML file. It contains the figure, so it can be sent alone.
+    Return the path of the page. It contains the figure, so it can be sent alone. `facts` is about the images.
     """
     folder.mkdir(parents=True, exist_ok=True)
     comparison.to_frame().to_csv(folder / "scores.csv")

@@ -201,17 +201,9 @@ class GradCAMDisplay:
 
 
 def grad_cam(network: Any, depth: int, canvases: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Return the heat maps (n, H, W) of a whole network, 0 or more, at the size of the canvases.
+    """Return the heat maps (n, H, W) of a `whole_network`, 0 or more, at the size of the canvases.
 
-    Parameters
-    ----------
-    network : torch.nn.Module
-        As `whole_network` returns it.
-    depth : int
-        The stage whose activations are weighted, counted from 1.
-    canvases : torch.Tensor of shape (n, H, W, 3)
-    targets : torch.Tensor of shape (n,)
-        Columns of the logits.
+    The activations of stage `depth`, counted from 1, are weighted. The targets are columns of the logits.
     """
     require("GradCAMDisplay", "plot", "captum", "matplotlib")
     from captum import attr

@@ -22,31 +22,18 @@ Batch = tuple[torch.Tensor, list[torch.Tensor]]
 
 
 class Examples(NamedTuple):
-    """Images with their labels and weights.
-
-    Parameters
-    ----------
-    images : Images
-    labels : ndarray of shape (n_images,), int64
-        Positions of the classes.
-    weights : ndarray of shape (n_images,), float32
-        How much each image counts in the loss.
-    """
+    """Images with their labels and weights."""
 
     images: Images
-    labels: np.ndarray
-    weights: np.ndarray
+    labels: np.ndarray  # (n_images,), int64: positions of the classes
+    weights: np.ndarray  # (n_images,), float32: how much each image counts in the loss
 
 
 class FrozenBody:
-    """The stages before the cut: images in, activations out.
+    """The `n_frozen` stages before the cut: images in, activations out.
 
-    Parameters
-    ----------
-    extractor : Extractor
-    n_frozen : int
-        Number of stages before the cut. If all stages are frozen, activations are pooled to vectors. If none is, they
-        are canvases, which have a quarter of the size of normalised images.
+    If all stages are frozen, activations are pooled to vectors. If none is, they are canvases, which have a quarter of
+    the size of normalised images.
     """
 
     def __init__(self, extractor: Extractor, n_frozen: int) -> None:
@@ -78,21 +65,9 @@ class FrozenBody:
 class TrainingSet(torch.utils.data.Dataset[Batch]):
     """Activations at the cut with labels and weights, a batch at a time.
 
-    Parameters
-    ----------
-    inputs : ndarray
-        Either activations at the cut, float32 maps (n, h, w, C) or vectors (n, C); or canvases, uint8
-        (n, H, W, 3), which run through `engine` each time they are used.
-    labels : ndarray of shape (n,), int64
-    weights : ndarray of shape (n,), float32
-    engine : Engine
-        Runs canvases through the frozen stages.
-    augment : callable or None
-        Applied to canvases each time they are used, with a new seed.
-    rng : numpy.random.Generator or None
-        Draws the seed of each augmented view, or picks one of the stored views.
-    n_views : int or None
-        Number of views. Activations have them as second dimension, and one view is picked each time.
+    The inputs are activations at the cut, float32 maps (n, h, w, C) or vectors (n, C). Or they are canvases, uint8
+    (n, H, W, 3), which are augmented and run through `engine` each time they are used. Activations of `n_views` views
+    have these as second dimension, and one is picked each time. `rng` picks views and draws the seeds of augmentations.
     """
 
     def __init__(
@@ -166,15 +141,8 @@ def make_views(estimator: FineTunes, count: int) -> Views:
 class EvenBatches:
     """Iterates over a `TrainingSet` in batches whose sizes differ by one at most.
 
-    A last batch of a single image would make BatchNorm fail, or give that image the weight of a whole batch.
-
-    Parameters
-    ----------
-    dataset : TrainingSet
-    batch_size : int
-        The largest size of a batch.
-    rng : numpy.random.Generator or None
-        Shuffles the images again in each epoch. None keeps the order.
+    A last batch of a single image would make BatchNorm fail, or give that image the weight of a whole batch. `rng`
+    shuffles the images again in each epoch.
     """
 
     def __init__(self, dataset: TrainingSet, batch_size: int, rng: np.random.Generator | None = None) -> None:

@@ -25,11 +25,6 @@ def split_into_stages(network: nn.Module) -> nn.Sequential:
     The stages share their parameters with `network`. Run in order, they give its last feature map. If the architecture
     normalises or convolves after its global pooling (ConvNeXt, timm's MobileNetV3 and V4), the last stage does so
     too, and its map is 1 × 1.
-
-    Raises
-    ------
-    BackboneError
-        If the architecture is not one of the families that can be cut.
     """
     family = type(network).__name__
     if family not in _FAMILIES:

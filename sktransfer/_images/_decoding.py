@@ -134,24 +134,14 @@ def _used(dtype: np.dtype, highest: float) -> UsedValues | None:
 def resize(
     image: np.ndarray, size: tuple[int, int], interpolation: str, crop: tuple[int, int, int, int] | None = None
 ) -> np.ndarray:
-    """Resize an RGB image as Pillow does, antialiased, and keep a window of the result.
+    """Resize an RGB image to (height, width) as Pillow does, antialiased, and keep a window of the result.
 
-    Parameters
-    ----------
-    image : ndarray of shape (H, W, 3), uint8
-    size : tuple of int
-        Height and width of the whole resized image.
-    interpolation : {"nearest", "box", "bilinear", "bicubic", "lanczos"}
-    crop : tuple of int, default=None
-        The window (top, left, height, width) of the resized image; None keeps the whole image.
-
-    Notes
-    -----
-    The window is cut from the whole resized image, so it equals Pillow's result bit for bit. Pillow's ``box=`` computes
-    only the window, in about half the time. But Pillow 13 orders its two passes by their cost, which differs for a
-    window. Over 60 central crops of scikit-learn's sample photos, pixels changed by up to 1 (bilinear), 6 (bicubic) or
-    9 (lanczos) grey levels, the mean of a crop by up to 0.2, and "nearest" and "box" picked other source pixels. So
-    ``box=`` serves only if the whole (of a long strip) has over 16 times the window's pixels and could fill the memory.
+    The window (top, left, height, width) is cut from the whole resized image, so it equals Pillow's result bit for bit.
+    Pillow's ``box=`` computes only the window, in about half the time. But Pillow 13 orders its two passes by their
+    cost, which differs for a window. Over 60 central crops of scikit-learn's sample photos, pixels changed by up to 1
+    (bilinear), 6 (bicubic) or 9 (lanczos) grey levels, the mean of a crop by up to 0.2, and "nearest" and "box" picked
+    other source pixels. So ``box=`` serves only if the whole (of a long strip) has over 16 times the window's pixels
+    and could fill the memory.
     """
     if interpolation not in _FILTERS:
         raise ValueError(f"interpolation must be one of {', '.join(_FILTERS)}; got {interpolation!r}.")

@@ -24,21 +24,11 @@ ImageReader = PretrainedCNNFeatures | FineTunedCNNClassifier
 
 
 class Cost(NamedTuple):
-    """Seconds per image.
+    """Seconds per image."""
 
-    Attributes
-    ----------
-    frozen : float
-        Seconds per image, once, however many folds it is in.
-    training : float
-        Seconds per training image and epoch.
-    testing : float
-        Seconds per test image.
-    """
-
-    frozen: float
-    training: float
-    testing: float
+    frozen: float  # per image, once, however many folds it is in
+    training: float  # per training image and epoch
+    testing: float  # per test image
 
     def seconds(self, estimator: BaseEstimator, n_images: int, n_train: Sequence[int], n_test: Sequence[int]) -> float:
         """Return the total seconds of fits on `n_train` images each and of tests on `n_test` images each."""

@@ -7,6 +7,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any
 
@@ -175,38 +176,20 @@ def compare_strategies(
     return comparison
 
 
+@dataclass
 class _Race:
-    """Runs strategies one after the other on the same folds within a time budget.
+    """Runs strategies one after the other on the same folds within a time budget."""
 
-    Parameters
-    ----------
-    X : images
-    y : ndarray of shape (n_images,)
-    splits : list of (train, test)
-    scoring : str, callable or None
-    n_jobs : int or None
-    refit : bool
-        Reserve time to fit the slowest strategy to all images.
-    deadline : float
-        A time of `time.perf_counter`; infinite without a time budget.
-    bar : tqdm
-    """
-
-    def __init__(
-        self,
-        X: Any,
-        y: np.ndarray,
-        splits: list[Split],
-        scoring: Any,
-        n_jobs: int | None,
-        refit: bool,
-        deadline: float,
-        bar: tqdm,
-    ) -> None:
-        self.X, self.y, self.splits, self.scoring, self.n_jobs = X, y, splits, scoring, n_jobs
-        self.refit, self.deadline, self.bar = refit, deadline, bar
-        self.slowest = 0.0  # seconds per fold, without the frozen stages
-        self.longest_trial = 0.0  # seconds
+    X: Any
+    y: np.ndarray
+    splits: list[Split]
+    scoring: Any
+    n_jobs: int | None
+    refit: bool  # reserve time to fit the slowest strategy to all images
+    deadline: float  # a time of `time.perf_counter`; infinite without a time budget
+    bar: tqdm
+    slowest: float = 0.0  # seconds per fold, without the frozen stages
+    longest_trial: float = 0.0  # seconds
 
     def run(self, estimator: BaseEstimator, *, always: bool) -> tuple[list[float], str]:
         """Return the scores of the folds, and why the strategy is left out, or "" if it is not."""
