@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from .._protocols import Searched
 from ._panels import Keywords, axes_or_new
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class FreezeDepthDisplay:
     """Cross-validated score over the number of frozen stages.
 
@@ -62,22 +63,12 @@ class FreezeDepthDisplay:
 
     __module__ = "sktransfer"
 
-    def __init__(
-        self,
-        *,
-        depths: Any,
-        mean_scores: Any,
-        std_scores: Any,
-        n_stages: int | None = None,
-        groups: Sequence[str] | None = None,
-        score_name: str = "score",
-    ) -> None:
-        self.depths = depths
-        self.mean_scores = mean_scores
-        self.std_scores = std_scores
-        self.n_stages = n_stages
-        self.groups = groups
-        self.score_name = score_name
+    depths: Any
+    mean_scores: Any
+    std_scores: Any
+    n_stages: int | None = None
+    groups: Sequence[str] | None = None
+    score_name: str = "score"
 
     @classmethod
     def from_search(
