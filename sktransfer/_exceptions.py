@@ -91,6 +91,6 @@ class TrainingError(SktransferError, RuntimeError):
     """Training diverged (the loss is no longer finite), or no strategy of a comparison could be run."""
 
 
-_PUBLIC = [thing for thing in globals().values() if isinstance(thing, type) and thing.__module__ == __name__]
-for _class in _PUBLIC:
-    _class.__module__ = "sktransfer"  # where users find it; pickles name it
+for _class in list(globals().values()):
+    if isinstance(_class, type) and _class.__module__ == __name__:
+        _class.__module__ = "sktransfer"  # where users find it; pickles name it
