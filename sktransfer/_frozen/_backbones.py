@@ -162,11 +162,9 @@ def _architecture(name: str) -> tuple[nn.Module, Preprocessing]:
     """Return the network with random weights, and the preprocessing of its published weights."""
     if name == "shallow_cnn":
         return ShallowCNN(), Preprocessing((64, 64), 1.0, mean=(0.5,) * 3, std=(0.5,) * 3)
-    if name in _LITE:
-        network = timm.create_model(f"tf_{name}")
-        return network, _timm_preprocessing(network)
-    if name.startswith("timm/") and timm.is_model(name.removeprefix("timm/")):
-        network = timm.create_model(name.removeprefix("timm/"))
+    timm_name = f"tf_{name}" if name in _LITE else name.removeprefix("timm/")
+    if name in _LITE or (name.startswith("timm/") and timm.is_model(timm_name)):
+        network = timm.create_model(timm_name)
         return network, _timm_preprocessing(network)
     if name in models.list_models(module=models) and not name.startswith(_TRANSFORMERS):
         options = {}

@@ -90,9 +90,7 @@ def seconds_of_features(features: PretrainedCNNFeatures, images: Any, *, anew: b
 
 def _cost_of_training(classifier: FineTunedCNNClassifier, images: Any, labels: np.ndarray, anew: bool) -> Cost:
     frozen = _seconds_of_frozen_stages(classifier, images, anew)
-    pilot = clone(classifier).set_params(
-        max_epochs=2, early_stopping=False, warm_start=False, callbacks=None, verbose=0
-    )
+    pilot = clone(classifier).set_params(max_epochs=2, early_stopping=False, warm_start=False, callbacks=None)
     pilot.fit(images, labels)
     start = time.perf_counter()
     pilot.predict(images)

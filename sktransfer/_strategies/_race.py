@@ -146,7 +146,8 @@ def compare_strategies(
             bar.set_postfix_str(name)
             began, done = time.perf_counter(), bar.n
             try:
-                scores, reason = race.run(_with_memory(estimator, folder), always=not comparison.scores_)
+                stored = _with_memory(estimator, folder, _memories(estimator))
+                scores, reason = race.run(stored, always=not comparison.scores_)
             except Exception as error:
                 raise_if_images_are_bad(error)
                 scores, reason = [], _why_it_failed(error, scoring)
@@ -164,7 +165,10 @@ def compare_strategies(
             best = comparison.best_strategy_
             bar.set_postfix_str(f"fitting {best} to all images")
             try:
-                memories = _memories(chosen[best])
+                # Not those within a search or a column transformer: these fit clones, which cannot be set back.
+                steps = [name for name, _ in getattr(chosen[best], "steps", ())]
+                settable = {"memory", *(f"{name}__memory" for name in steps)}
+                memories = {name: memory for name, memory in _memories(chosen[best]).items() if name in settable}
                 fitted = _with_memory(chosen[best], folder, memories).fit(X, y)
                 comparison.best_estimator_ = fitted.set_params(**memories)
             except Exception as error:
@@ -278,26 +282,14 @@ def _splits(cv: Any, X: Any, y: np.ndarray, groups: Any, random_state: int) -> l
     return list(splitter(int(cv), shuffle=True, random_state=random_state).split(X, y, groups))
 
 
-def _parts(estimator: BaseEstimator) -> dict[str, ImageReader]:
-    """Return the parts of an estimator that read images, by the prefix of their parameters."""
-    within = {f"{name}__": part for name, part in estimator.get_params().items()}
-    return {prefix: part for prefix, part in {"": estimator, **within}.items() if isinstance(part, ImageReader)}
-
-
 def _memories(estimator: BaseEstimator) -> dict[str, Any]:
-    """Return where an estimator, or the steps of a pipeline, store activations, by the name of the parameter.
-
-    Estimators within a search or a column transformer are not included: these fit clones, whose parameters cannot be
-    set back afterwards.
-    """
-    own = {"", *(f"{name}__" for name, _ in getattr(estimator, "steps", ()))}
-    return {f"{prefix}memory": part.memory for prefix, part in _parts(estimator).items() if prefix in own}
+    """Return where the parts of an estimator that read images store activations, by the name of the parameter."""
+    parts = {"": estimator, **{f"{name}__": part for name, part in estimator.get_params().items()}}
+    return {f"{prefix}memory": part.memory for prefix, part in parts.items() if isinstance(part, ImageReader)}
 
 
-def _with_memory(estimator: BaseEstimator, folder: str, memories: Mapping[str, Any] | None = None) -> BaseEstimator:
+def _with_memory(estimator: BaseEstimator, folder: str, memories: Mapping[str, Any]) -> BaseEstimator:
     """Return a clone whose parts store activations in this folder, unless they have a folder of their own."""
-    if memories is None:
-        memories = {f"{prefix}memory": part.memory for prefix, part in _parts(estimator).items()}
     return clone(estimator).set_params(**{name: folder for name, memory in memories.items() if memory is None})
 
 
