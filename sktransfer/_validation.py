@@ -164,7 +164,7 @@ def _one_type(labels: np.ndarray) -> np.ndarray:
     """Return labels of one type that can be sorted; raise an error if labels are missing or of several types."""
     if len(labels) == 0:
         raise LabelError("is empty. Pass one label for each image.")
-    if labels.dtype.kind != "O":
+    if labels.dtype.kind not in "OS":
         _refuse_missing(np.flatnonzero(labels != labels) if labels.dtype.kind in "fcmM" else ())
         return _whole(labels)
     values = labels.tolist()
@@ -187,8 +187,6 @@ def _one_type(labels: np.ndarray) -> np.ndarray:
 
 def _whole(labels: np.ndarray) -> np.ndarray:
     """Return the labels, if their type is allowed and all numbers are whole."""
-    if labels.dtype.kind == "S":
-        raise LabelError(f"holds bytes, such as {shown(labels[0])}. Decode them: [label.decode() for label in y].")
     if labels.dtype.kind not in "biufUmM":
         raise LabelError(f"holds labels of the type {labels.dtype}. {_TO_TEXT}")
     if labels.dtype.kind == "f":

@@ -112,11 +112,11 @@ class FreezeDepthDisplay:
         check_is_fitted(search, "cv_results_")
         results = search.cv_results_
         params = results["params"]
-        name = _freeze_parameter(params) if param_name is None else param_name
-        tested = {key for candidate in params for key in candidate}
+        tested = sorted({key for candidate in params for key in candidate})
+        name = _freeze_parameter(tested) if param_name is None else param_name
         for given in (name, by):
             if given is not None and given not in tested:
-                raise ValueError(f"The search did not go over {given!r}, but over {', '.join(sorted(tested))}.")
+                raise ValueError(f"The search did not go over {given!r}, but over {', '.join(tested)}.")
         score, default_name = _score(search, metric)
         resolved = [_depth(search.estimator, candidate, name) for candidate in params]
         kept = [row for row, depth in enumerate(resolved) if depth is not None]
@@ -182,13 +182,12 @@ class FreezeDepthDisplay:
         return f"{depth}\n{word}" if word else str(depth)
 
 
-def _freeze_parameter(params: list[dict[str, Any]]) -> str:
-    found = sorted({name for candidate in params for name in candidate if name.rpartition("__")[2] == "freeze"})
+def _freeze_parameter(tested: list[str]) -> str:
+    found = [name for name in tested if name.rpartition("__")[2] == "freeze"]
     if len(found) == 1:
         return found[0]
     if found:
         raise ValueError(f"The search goes over {', '.join(found)}. Pass one of them as param_name.")
-    tested = sorted({name for candidate in params for name in candidate})
     raise ValueError(
         f"The search went over {', '.join(tested) or 'nothing'}, not over freeze. Search {{'freeze': [0, 4, 'all']}}, "
         "or 'classifier__freeze' in a pipeline whose step is called classifier."

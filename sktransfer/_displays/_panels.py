@@ -32,10 +32,10 @@ def axes_or_new(ax: Any, user: str, figsize: tuple[float, float]) -> Any:
     return plt.figure(figsize=figsize, layout="constrained").add_subplot()
 
 
-def side_by_side(ax: Any, n_panels: int, gap: float = 0.75) -> list[Any]:
-    """Divide axes into panels, `gap` inches apart; the axes themselves become invisible."""
+def side_by_side(ax: Any, n_panels: int) -> list[Any]:
+    """Divide axes into panels, three quarters of an inch apart; the axes themselves become invisible."""
     width = _inches(ax)[0]
-    gap_share = min(gap / width, 0.5 / n_panels)
+    gap_share = min(0.75 / width, 0.5 / n_panels)
     panel = (1 - gap_share * (n_panels - 1)) / n_panels
     ax.set_axis_off()
     return [ax.inset_axes((k * (panel + gap_share), 0, panel, 1)) for k in range(n_panels)]
