@@ -14,7 +14,10 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def validated(constraints: Callable[[Any], dict[str, list[Any]]]) -> Callable[[F], F]:
-    """Check parameters of a function at each call, by the constraints that are returned for `_sklearn_compat`."""
+    """Check parameters of a function at each call, by scikit-learn's constraints.
+
+    `constraints` takes the module `_sklearn_compat`, and returns the constraints of each parameter that is checked.
+    """
 
     def decorate(function: F) -> F:
         signature = inspect.signature(function)

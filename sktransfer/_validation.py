@@ -82,7 +82,7 @@ def check_folds(y: np.ndarray, n_folds: int) -> None:
 
 
 def drawn(codes: np.ndarray, n_of_each: np.ndarray, seed: int) -> np.ndarray:
-    """Draw `n_of_each` rows of each class at random; return a mask of the rows, whose classes are in `codes`."""
+    """Draw `n_of_each` rows of each class at random, and return a mask of them; `codes` holds the class of each row."""
     order = np.random.default_rng(seed).permutation(len(codes))
     by_class = order[np.argsort(codes[order], kind="stable")]
     counts = np.bincount(codes, minlength=len(n_of_each))

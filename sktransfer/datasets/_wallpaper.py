@@ -76,7 +76,7 @@ def operations(group: str) -> tuple[tuple[_Matrix, _Shift], ...]:
 
 
 def draw_cell(group: str, basis: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Draw a random pattern over one cell with the symmetries of a group, whose basis has the vectors as columns.
+    """Draw a random pattern over one cell with the symmetries of a group; `basis` holds the lattice vectors as columns.
 
     The values (GRID, GRID) are uniformly distributed between 0 and 1, and indexed by the two fractional coordinates.
     The noise is equally rough in all directions of the plane (not of the cell).
