@@ -86,7 +86,7 @@ def recommend(directory: Path, quiet: bool, **params: Any) -> None:
 @click.option("--strategy", "names", multiple=True, help="Compare only these; may be given several times.")
 @click.option("--cv", type=click.IntRange(2), default=5, show_default=True, help="Number of folds.")
 @click.option("--minutes", type=click.FloatRange(0), help="Time limit; strategies that would take longer are left out.")
-@click.option("--jobs", type=int, help="Number of folds that run at the same time.")
+@click.option("--jobs", "n_jobs", type=int, help="Number of folds that run at the same time.")
 @click.option("--keep-copies-together", is_flag=True, help="Keep near-identical images on one side of each fold.")
 @_augment_option
 @_network_options
@@ -94,9 +94,7 @@ def compare(
     directory: Path,
     out: Path,
     names: Sequence[str],
-    cv: int,
     minutes: float | None,
-    jobs: int | None,
     keep_copies_together: bool,
     quiet: bool,
     **params: Any,
@@ -111,15 +109,13 @@ def compare(
         photos.data,
         photos.target,
         strategies=list(names) or "all",
-        cv=cv,
         groups=find_duplicates(photos.data, n_jobs=-1, verbose=int(not quiet)) if keep_copies_together else None,
         time_budget=None if minutes is None else 60 * minutes,
-        n_jobs=jobs,
         refit=False,
         verbose=int(not quiet),
         **params,
     )
-    facts = f"{len(photos.data)} images in {len(photos.target_names)} classes, {cv} folds."
+    facts = f"{len(photos.data)} images in {len(photos.target_names)} classes, {params['cv']} folds."
     page = write_report(comparison, out, title=f"Strategies for {directory.resolve().name}", facts=facts)
     click.echo(f"{comparison.summary()}\n\nReport: {page}")
 

@@ -466,9 +466,3 @@ class FineTunedCNNClassifier(TakesSettingsAlong, ClassifierMixin, Portable):
             network.load_state_dict({name: torch.tensor(value) for name, value in learned.items()})
             recipe = resolve_recipe(self, 1, network.keep_statistics)
             self.net_ = new_net(self, network, recipe).initialize()
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.three_d_array = True
-        tags.input_tags.string = True
-        return tags

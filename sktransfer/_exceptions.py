@@ -36,8 +36,6 @@ class BadImage:
         The reason why it cannot be read.
     """
 
-    __module__ = "sktransfer"
-
     index: int
     path: str | None
     reason: str
@@ -45,8 +43,6 @@ class BadImage:
 
 class SktransferError(Exception):
     """Base class of all error classes of this package."""
-
-    __module__ = "sktransfer"
 
 
 class ImageError(SktransferError, ValueError):
@@ -58,8 +54,6 @@ class ImageError(SktransferError, ValueError):
         The images that cannot be read; empty if the error lies in X as a whole, or in a parameter.
     """
 
-    __module__ = "sktransfer"
-
     def __init__(self, message: str, bad_images: Sequence[BadImage] = ()) -> None:
         super().__init__(message)
         self.bad_images = tuple(bad_images)
@@ -68,46 +62,35 @@ class ImageError(SktransferError, ValueError):
 class LabelError(SktransferError, ValueError):
     """The labels cannot be used. The message names the rows or the classes, and says what to do."""
 
-    __module__ = "sktransfer"
-
 
 class BackboneError(SktransferError, ValueError):
     """A backbone cannot be provided."""
-
-    __module__ = "sktransfer"
 
 
 class UnknownBackboneError(BackboneError):
     """No backbone has that name. The message suggests the most similar names."""
 
-    __module__ = "sktransfer"
-
 
 class WeightsNotFoundError(BackboneError):
     """The weights are not on this machine and cannot be downloaded."""
-
-    __module__ = "sktransfer"
 
 
 class WeightsMismatchError(BackboneError):
     """The weights do not fit the network, or differ from those with which the estimator was fitted."""
 
-    __module__ = "sktransfer"
-
 
 class DeviceMemoryError(SktransferError, RuntimeError):
     """Not even half a batch fits the memory of the device."""
-
-    __module__ = "sktransfer"
 
 
 class ModelFileError(SktransferError, ValueError):
     """A saved model is damaged, has another format, or holds untrusted types; or an estimator cannot be saved."""
 
-    __module__ = "sktransfer"
-
 
 class TrainingError(SktransferError, RuntimeError):
     """Training diverged (the loss is no longer finite), or no strategy of a comparison could be run."""
 
-    __module__ = "sktransfer"
+
+for _class in list(globals().values()):
+    if isinstance(_class, type) and _class.__module__ == __name__:
+        _class.__module__ = "sktransfer"  # where users find it; pickles name it

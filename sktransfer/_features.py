@@ -263,8 +263,6 @@ class PretrainedCNNFeatures(TakesSettingsAlong, TransformerMixin, Portable):
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        tags.input_tags.three_d_array = True
-        tags.input_tags.string = True
         tags.transformer_tags.preserves_dtype = []  # float32 whatever comes in
         return tags
 

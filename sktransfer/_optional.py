@@ -6,21 +6,9 @@ import importlib.util
 
 
 def require(user: str, extra: str, *modules: str) -> None:
-    """Check that optional dependencies are installed, without importing them.
+    """Check that top-level modules are installed, without importing them. If not, the error names the extra to install.
 
-    Parameters
-    ----------
-    user : str
-        What needs them, for the message.
-    extra : str
-        The extra of sktransfer that brings them.
-    *modules : str
-        Names of top-level modules.
-
-    Raises
-    ------
-    ModuleNotFoundError
-        If one is missing. The message says how to install it.
+    `user` is what needs them, for the message.
     """
     missing = [module.replace("_", "-") for module in modules if importlib.util.find_spec(module) is None]
     if missing:

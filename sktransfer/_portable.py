@@ -50,7 +50,7 @@ def whole_or_nothing(estimator: BaseEstimator) -> Iterator[None]:
 
 
 class Portable(BaseEstimator):
-    """Base class of both estimators, which makes them ready to be pickled and saved."""
+    """Base class of both estimators, which take images, and are ready to be pickled and saved."""
 
     backbone: str
     weights: StrPath | None
@@ -65,15 +65,7 @@ class Portable(BaseEstimator):
         self._backbone = None if backbone.published else backbone
 
     def _fitted_backbone(self) -> Backbone:
-        """Return the backbone that the estimator was fitted with, and its preprocessing of images.
-
-        Raises
-        ------
-        WeightsMismatchError
-            If the published weights on this machine are different.
-        WeightsNotFoundError
-            If the weights are not on this machine and cannot be downloaded.
-        """
+        """Return the backbone that the estimator was fitted with, and its preprocessing of images."""
         backbone = self._backbone
         if backbone is not None and backbone.name != self.backbone:
             raise WeightsMismatchError(
@@ -89,6 +81,12 @@ class Portable(BaseEstimator):
                     "versions of torch, timm and of the weights, or fit again."
                 )
         return backbone
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.three_d_array = True
+        tags.input_tags.string = True
+        return tags
 
     def _n_kept_stages(self) -> int | None:
         """Return the number of backbone stages to keep for predictions; None means all of them."""

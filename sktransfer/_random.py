@@ -36,13 +36,7 @@ def global_generator(seed: int) -> Iterator[None]:
 class OwnDropout(nn.Module):
     """Dropout whose masks depend only on a seed and the number of calls.
 
-    Parameters
-    ----------
-    p : float
-        Probability of dropping a unit in training.
-    seed : int
-    unit : {"element", "channel", "image", "batch"}
-        What is dropped or kept as a whole: elements or channels in dropout, images or batches in stochastic depth.
+    Each unit is dropped as a whole: elements or channels in dropout, images or batches in stochastic depth.
     """
 
     def __init__(self, p: float, seed: int, unit: str = "element") -> None:

@@ -57,30 +57,12 @@ to fit and test on all folds. Shared frozen features count for the first strateg
 def write_report(comparison: StrategyComparison, folder: Path, *, title: str, facts: str) -> Path:
     """Write ``scores.csv``, ``scores.png`` and ``report.html`` into a folder, which is created if needed.
 
-    Parameters
-    ----------
-    comparison : StrategyComparison
-    folder : Path
-    title : str
-    facts : str
-        A sentence about the images.
-
-    Returns
-    -------
-    page : Path
-        The HTML file. It contains the figure, so it can be sent alone.
+    Return the path of the page. It contains the figure, so it can be sent alone. `facts` is about the images.
     """
     folder.mkdir(parents=True, exist_ok=True)
     comparison.to_frame().to_csv(folder / "scores.csv")
     figure = _figure(comparison)
     (folder / "scores.png").write_bytes(figure)
-    page = folder / "report.html"
-    page.write_text(html_report(comparison, figure, title=title, facts=facts), encoding="utf-8")
-    return page
-
-
-def html_report(comparison: StrategyComparison, figure: bytes, *, title: str, facts: str) -> str:
-    """Return the page, with the PNG figure in it."""
     rows = []
     for name, scores in comparison.scores_.items():
         mark = ' class="best"' if name == comparison.best_strategy_ else ""
@@ -88,7 +70,7 @@ def html_report(comparison: StrategyComparison, figure: bytes, *, title: str, fa
         rows.append(f"<tr{mark}><td>{escape(name)}</td>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
     for name, reason in comparison.left_out_.items():
         rows.append(f'<tr><td>{escape(name)}</td><td class="reason" colspan="3">left out: {escape(reason)}</td></tr>')
-    return _PAGE.format(
+    html = _PAGE.format(
         title=escape(title),
         verdict=escape(comparison.verdict()),
         facts=escape(facts),
@@ -98,6 +80,9 @@ def html_report(comparison: StrategyComparison, figure: bytes, *, title: str, fa
         figure=base64.b64encode(figure).decode(),
         version=__version__,
     )
+    page = folder / "report.html"
+    page.write_text(html, encoding="utf-8")
+    return page
 
 
 def _figure(comparison: StrategyComparison) -> bytes:

@@ -14,12 +14,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def validated(constraints: Callable[[Any], dict[str, list[Any]]]) -> Callable[[F], F]:
-    """Check the parameters of a function at each call, by scikit-learn's constraints.
+    """Check parameters of a function at each call, by scikit-learn's constraints.
 
-    Parameters
-    ----------
-    constraints : callable
-        Takes the module `_sklearn_compat` and returns the constraints of each parameter that is checked.
+    `constraints` takes the module `_sklearn_compat`, and returns the constraints of each parameter that is checked.
     """
 
     def decorate(function: F) -> F:

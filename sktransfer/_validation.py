@@ -28,25 +28,8 @@ _TO_TEXT = "Make them all text: [str(label) for label in y]."
 def check_labels(y: Any, n_images: int | None = None, *, n_classes: int = 2, name: str = "y") -> np.ndarray:
     """Return the labels as an array that can be sorted and compared, or say what is wrong with them.
 
-    Parameters
-    ----------
-    y : anything
-        What the user passed as labels.
-    n_images : int or None
-        How many labels there must be.
-    n_classes : int
-        How many different labels there must be at least.
-    name : str
-        Name of the argument, for messages.
-
-    Returns
-    -------
-    labels : ndarray of shape (n_images,)
-        Text, truth values, dates, or numbers without a fractional part.
-
-    Raises
-    ------
-    LabelError
+    They are text, truth values, dates, or numbers without a fractional part. There must be one for each of `n_images`,
+    and at least `n_classes` different ones. `name` is that of the argument, for messages.
     """
     try:
         labels = _one_type(_column(_unpacked(y)))
@@ -79,17 +62,9 @@ def encoded(y: np.ndarray, classes: np.ndarray) -> np.ndarray:
 
 
 def check_class_sizes(y: np.ndarray, least: int, need: str, advice: str) -> None:
-    """Raise an error that names the classes that have too few images.
+    """Raise an error that names the classes that have fewer than `least` images.
 
-    Parameters
-    ----------
-    y : ndarray of shape (n_images,)
-    least : int
-        Number of images that each class must have.
-    need : str
-        What needs the images, as the subject of "needs at least 5".
-    advice : str
-        A whole sentence that says what to do about it.
+    In its message, `need` is the subject of "needs at least 5", and `advice` a sentence that says what to do about it.
     """
     classes, counts = np.unique(y, return_counts=True)
     rare = [(shown(label), count) for label, count in zip(classes, counts, strict=True) if count < least]
@@ -107,19 +82,7 @@ def check_folds(y: np.ndarray, n_folds: int) -> None:
 
 
 def drawn(codes: np.ndarray, n_of_each: np.ndarray, seed: int) -> np.ndarray:
-    """Draw `n_of_each` rows of each class at random.
-
-    Parameters
-    ----------
-    codes : ndarray of shape (n,), int
-        Positions of the classes.
-    n_of_each : ndarray of shape (n_classes,), int
-    seed : int
-
-    Returns
-    -------
-    chosen : ndarray of shape (n,), bool
-    """
+    """Draw `n_of_each` rows of each class at random, and return a mask of them; `codes` holds the class of each row."""
     order = np.random.default_rng(seed).permutation(len(codes))
     by_class = order[np.argsort(codes[order], kind="stable")]
     counts = np.bincount(codes, minlength=len(n_of_each))
@@ -201,7 +164,7 @@ def _one_type(labels: np.ndarray) -> np.ndarray:
     """Return labels of one type that can be sorted; raise an error if labels are missing or of several types."""
     if len(labels) == 0:
         raise LabelError("is empty. Pass one label for each image.")
-    if labels.dtype.kind != "O":
+    if labels.dtype.kind not in "OS":
         _refuse_missing(np.flatnonzero(labels != labels) if labels.dtype.kind in "fcmM" else ())
         return _whole(labels)
     values = labels.tolist()
@@ -224,8 +187,6 @@ def _one_type(labels: np.ndarray) -> np.ndarray:
 
 def _whole(labels: np.ndarray) -> np.ndarray:
     """Return the labels, if their type is allowed and all numbers are whole."""
-    if labels.dtype.kind == "S":
-        raise LabelError(f"holds bytes, such as {shown(labels[0])}. Decode them: [label.decode() for label in y].")
     if labels.dtype.kind not in "biufUmM":
         raise LabelError(f"holds labels of the type {labels.dtype}. {_TO_TEXT}")
     if labels.dtype.kind == "f":
@@ -272,12 +233,7 @@ def _refuse_missing(rows: Any) -> None:
 def check_images(estimator: TakesImages, X: Any, *, reset: bool) -> Images:
     """Return `X` as images. Flat rows first pass scikit-learn's own checks.
 
-    Parameters
-    ----------
-    estimator : TakesImages
-    X : images
-    reset : bool
-        True in ``fit``, which records ``n_features_in_`` and ``feature_names_in_`` of flat rows.
+    With `reset`, as in ``fit``, these record ``n_features_in_`` and ``feature_names_in_``.
     """
     if is_flat(X, estimator.image_shape):
         X = validate_data(estimator, X, reset=reset)

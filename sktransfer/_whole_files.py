@@ -11,12 +11,7 @@ from pathlib import Path
 def write_whole(path: Path, content: bytes, *, sync: bool = False) -> None:
     """Write a file aside and rename it, so that nobody ever sees half of it.
 
-    Parameters
-    ----------
-    path : Path
-    content : bytes
-    sync : bool
-        Wait until the disk has it, so that the file is whole even after a power cut.
+    With `sync`, wait until the disk has it, so that the file is whole even after a power cut.
     """
     # The name aside is short: with the file's own in it, it could be longer than the file system allows.
     aside = path.with_name(f".sktransfer-{secrets.token_hex(8)}.tmp")

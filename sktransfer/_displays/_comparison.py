@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from .._summaries import best_of, duration
 from ._panels import Keywords, axes_or_new
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class StrategyComparisonDisplay:
     """Score of each strategy on each fold, the means, and the seconds they took.
 
@@ -49,10 +51,9 @@ class StrategyComparisonDisplay:
 
     __module__ = "sktransfer"
 
-    def __init__(self, *, scores: Mapping[str, Any], seconds: Mapping[str, float], score_name: str = "score") -> None:
-        self.scores = scores
-        self.seconds = seconds
-        self.score_name = score_name
+    scores: Mapping[str, Any]
+    seconds: Mapping[str, float]
+    score_name: str = "score"
 
     @classmethod
     def from_comparison(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from .._protocols import Searched
 from ._panels import Keywords, axes_or_new
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class FreezeDepthDisplay:
     """Cross-validated score over the number of frozen stages.
 
@@ -62,22 +63,12 @@ class FreezeDepthDisplay:
 
     __module__ = "sktransfer"
 
-    def __init__(
-        self,
-        *,
-        depths: Any,
-        mean_scores: Any,
-        std_scores: Any,
-        n_stages: int | None = None,
-        groups: Sequence[str] | None = None,
-        score_name: str = "score",
-    ) -> None:
-        self.depths = depths
-        self.mean_scores = mean_scores
-        self.std_scores = std_scores
-        self.n_stages = n_stages
-        self.groups = groups
-        self.score_name = score_name
+    depths: Any
+    mean_scores: Any
+    std_scores: Any
+    n_stages: int | None = None
+    groups: Sequence[str] | None = None
+    score_name: str = "score"
 
     @classmethod
     def from_search(
@@ -121,11 +112,11 @@ class FreezeDepthDisplay:
         check_is_fitted(search, "cv_results_")
         results = search.cv_results_
         params = results["params"]
-        name = _freeze_parameter(params) if param_name is None else param_name
-        tested = {key for candidate in params for key in candidate}
+        tested = sorted({key for candidate in params for key in candidate})
+        name = _freeze_parameter(tested) if param_name is None else param_name
         for given in (name, by):
             if given is not None and given not in tested:
-                raise ValueError(f"The search did not go over {given!r}, but over {', '.join(sorted(tested))}.")
+                raise ValueError(f"The search did not go over {given!r}, but over {', '.join(tested)}.")
         score, default_name = _score(search, metric)
         resolved = [_depth(search.estimator, candidate, name) for candidate in params]
         kept = [row for row, depth in enumerate(resolved) if depth is not None]
@@ -191,13 +182,12 @@ class FreezeDepthDisplay:
         return f"{depth}\n{word}" if word else str(depth)
 
 
-def _freeze_parameter(params: list[dict[str, Any]]) -> str:
-    found = sorted({name for candidate in params for name in candidate if name.rpartition("__")[2] == "freeze"})
+def _freeze_parameter(tested: list[str]) -> str:
+    found = [name for name in tested if name.rpartition("__")[2] == "freeze"]
     if len(found) == 1:
         return found[0]
     if found:
         raise ValueError(f"The search goes over {', '.join(found)}. Pass one of them as param_name.")
-    tested = sorted({name for candidate in params for name in candidate})
     raise ValueError(
         f"The search went over {', '.join(tested) or 'nothing'}, not over freeze. Search {{'freeze': [0, 4, 'all']}}, "
         "or 'classifier__freeze' in a pipeline whose step is called classifier."

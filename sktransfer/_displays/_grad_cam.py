@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from .._validation import check_images
 from ._panels import IMAGE_SIDE, Keywords, check_display_labels, sheet, write_caption
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class GradCAMDisplay:
     """Grad-CAM heat maps [1]_ over the images as the network sees them, resized and cropped.
 
@@ -71,13 +73,10 @@ class GradCAMDisplay:
 
     __module__ = "sktransfer"
 
-    def __init__(
-        self, *, images: np.ndarray, heatmaps: np.ndarray, targets: list[str], probabilities: np.ndarray
-    ) -> None:
-        self.images = images
-        self.heatmaps = heatmaps
-        self.targets = targets
-        self.probabilities = probabilities
+    images: np.ndarray
+    heatmaps: np.ndarray
+    targets: list[str]
+    probabilities: np.ndarray
 
     @classmethod
     def from_estimator(
@@ -108,16 +107,8 @@ class GradCAMDisplay:
             The stage whose activations are weighted. None takes the last stage whose maps have more than one place.
         display_labels : array-like of str, default=None
             Names of the classes, in the order of ``classes_``.
-        n_columns : int, default=3
-            Images in a row.
-        ax : matplotlib Axes, default=None
-            Where to draw. None makes a new figure.
-        show_images : bool, default=True
-            Draw each image also without its map, to the left.
-        im_kw : dict, default=None
-            Keywords of the heat maps' ``imshow``, such as ``cmap``.
-        text_kw : dict, default=None
-            Keywords of the captions.
+        ax, n_columns, show_images, im_kw, text_kw
+            As in `plot`.
 
         Returns
         -------
@@ -201,17 +192,9 @@ class GradCAMDisplay:
 
 
 def grad_cam(network: Any, depth: int, canvases: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Return the heat maps (n, H, W) of a whole network, 0 or more, at the size of the canvases.
+    """Return the heat maps (n, H, W) of a `whole_network`, 0 or more, at the size of the canvases.
 
-    Parameters
-    ----------
-    network : torch.nn.Module
-        As `whole_network` returns it.
-    depth : int
-        The stage whose activations are weighted, counted from 1.
-    canvases : torch.Tensor of shape (n, H, W, 3)
-    targets : torch.Tensor of shape (n,)
-        Columns of the logits.
+    The activations of stage `depth`, counted from 1, are weighted. The targets are columns of the logits.
     """
     require("GradCAMDisplay", "plot", "captum", "matplotlib")
     from captum import attr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ _LINES = {
 }
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class TrainingHistoryDisplay:
     """Loss and accuracy of each epoch of training.
 
@@ -62,8 +64,7 @@ class TrainingHistoryDisplay:
 
     __module__ = "sktransfer"
 
-    def __init__(self, *, history: History) -> None:
-        self.history = history
+    history: History
 
     @classmethod
     def from_estimator(
@@ -80,12 +81,8 @@ class TrainingHistoryDisplay:
         ----------
         estimator : FineTunedCNNClassifier
             A fitted classifier.
-        metrics : str or sequence of {"loss", "accuracy", "lr"}, default=("loss", "accuracy")
-            One panel each, side by side.
-        ax : matplotlib Axes, default=None
-            Where to draw. None makes a new figure.
-        line_kw : dict, default=None
-            Keywords of all lines.
+        ax, metrics, line_kw
+            As in `plot`.
 
         Returns
         -------

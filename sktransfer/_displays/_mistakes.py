@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from .._protocols import Classifies
 from ._panels import IMAGE_SIDE, THUMBNAIL, Keywords, check_display_labels, sheet, thumbnail, write_caption
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class MistakesDisplay:
     """A sheet of the most confident mistakes, with their true and their predicted labels.
 
@@ -58,24 +60,13 @@ class MistakesDisplay:
 
     __module__ = "sktransfer"
 
-    def __init__(
-        self,
-        *,
-        images: list[np.ndarray],
-        indices: np.ndarray,
-        true_labels: list[str],
-        predicted_labels: list[str],
-        probabilities: np.ndarray,
-        n_mistakes: int,
-        n_images: int,
-    ) -> None:
-        self.images = images
-        self.indices = indices
-        self.true_labels = true_labels
-        self.predicted_labels = predicted_labels
-        self.probabilities = probabilities
-        self.n_mistakes = n_mistakes
-        self.n_images = n_images
+    images: list[np.ndarray]
+    indices: np.ndarray
+    true_labels: list[str]
+    predicted_labels: list[str]
+    probabilities: np.ndarray
+    n_mistakes: int
+    n_images: int
 
     @classmethod
     def from_estimator(
@@ -104,18 +95,8 @@ class MistakesDisplay:
             True labels.
         images : images, default=None
             The images to draw, if `X` holds more than images, such as a frame with other columns.
-        n_shown : int, default=12
-            The largest number of images to draw.
-        display_labels : array-like of str, default=None
-            Names of the classes, in the order of ``classes_``.
-        n_columns : int, default=4
-            Images in a row.
-        ax : matplotlib Axes, default=None
-            Where to draw. None makes a new figure.
-        im_kw : dict, default=None
-            Keywords of ``imshow``.
-        text_kw : dict, default=None
-            Keywords of the captions.
+        n_shown, display_labels, n_columns, ax, im_kw, text_kw
+            As in `from_predictions`. The order of the classes is that of ``classes_``.
 
         Returns
         -------
@@ -176,14 +157,8 @@ class MistakesDisplay:
             The largest number of images to draw.
         display_labels : array-like of str, default=None
             Names of the classes, in the order of `classes`.
-        n_columns : int, default=4
-            Images in a row.
-        ax : matplotlib Axes, default=None
-            Where to draw. None makes a new figure.
-        im_kw : dict, default=None
-            Keywords of ``imshow``.
-        text_kw : dict, default=None
-            Keywords of the captions.
+        ax, n_columns, im_kw, text_kw
+            As in `plot`.
 
         Returns
         -------

@@ -32,10 +32,10 @@ def axes_or_new(ax: Any, user: str, figsize: tuple[float, float]) -> Any:
     return plt.figure(figsize=figsize, layout="constrained").add_subplot()
 
 
-def side_by_side(ax: Any, n_panels: int, gap: float = 0.75) -> list[Any]:
-    """Divide axes into panels, `gap` inches apart; the axes themselves become invisible."""
+def side_by_side(ax: Any, n_panels: int) -> list[Any]:
+    """Divide axes into panels, three quarters of an inch apart; the axes themselves become invisible."""
     width = _inches(ax)[0]
-    gap_share = min(gap / width, 0.5 / n_panels)
+    gap_share = min(0.75 / width, 0.5 / n_panels)
     panel = (1 - gap_share * (n_panels - 1)) / n_panels
     ax.set_axis_off()
     return [ax.inset_axes((k * (panel + gap_share), 0, panel, 1)) for k in range(n_panels)]
@@ -52,23 +52,8 @@ def sheet(
 ) -> tuple[Any, list[Any]]:
     """Divide axes, or a new figure, into panels for images in reading order, each with room for a caption above it.
 
-    Parameters
-    ----------
-    ax : matplotlib Axes or None
-    user : str
-        Name of the display, for messages.
-    n_panels, n_columns : int
-    size : tuple of float
-        Width and height in inches of each panel in a new figure.
-    caption_lines : int
-    title : bool
-        Leave room for a title in a new figure.
-
-    Returns
-    -------
-    ax : matplotlib Axes
-        The invisible axes around the panels.
-    panels : list of matplotlib Axes
+    In a new figure, each panel has this width and height in inches, and `title` leaves room for one. The axes around
+    the panels, which are returned with them, are invisible.
     """
     require(user, "plot", "matplotlib")
     from matplotlib import pyplot as plt
@@ -101,13 +86,7 @@ def sheet(
 def write_caption(panel: Any, lines: Sequence[tuple[str, str, str]], **text_kw: Any) -> Any:
     """Write lines above a panel, none of them wider than it.
 
-    Parameters
-    ----------
-    panel : matplotlib Axes
-    lines : sequence of (str, str, str)
-        The text before a label, the label, and the text after it. A label that is too long is shortened.
-    **text_kw
-        Keywords of the text.
+    A line is the text before a label, the label, and the text after it. A label that is too long is shortened.
     """
     style = {"fontsize": CAPTION_SIZE, "linespacing": 1.15, "pad": 3.0, "parse_math": False, **text_kw}
     room = panel.get_position(original=True).width * panel.figure.bbox.width

@@ -21,24 +21,11 @@ from .._random import global_generator, with_own_dropout
 
 
 class TunedNetwork(nn.Module):
-    """The stages after the cut, pooling, and a new head.
+    """The stages after the cut (perhaps none), pooling, and a new head.
 
-    Parameters
-    ----------
-    stages : torch.nn.Sequential
-        The stages after the cut. It may be empty.
-    n_features : int
-        Number of pooled features.
-    n_classes : int
-    head_hidden : sequence of int
-        Widths of dense layers before the last.
-    dropout : float
-        Dropout rate before each dense layer of the head.
-    keep_statistics : bool
-        In training too, BatchNorm of the stages uses its stored statistics and does not change them. A small data set
-        has too few batches to estimate new ones.
-    low_precision : bool
-        Compute in bfloat16 where it is safe (autocast).
+    With `keep_statistics`, BatchNorm of the stages uses its stored statistics in training too, and does not change
+    them. A small data set has too few batches to estimate new ones. With `low_precision`, the network computes in
+    bfloat16 where it is safe (autocast).
     """
 
     def __init__(
@@ -109,13 +96,7 @@ def new_network(estimator: FineTunes, backbone: Backbone, n_frozen: int, n_class
 
 
 def take_over(network: TunedNetwork, trained: TunedNetwork) -> None:
-    """Copy the weights that `trained` learned; stages that it had frozen stay as they are.
-
-    Raises
-    ------
-    ValueError
-        If `trained` learned weights that do not exist in `network`, or have another shape there.
-    """
+    """Copy the weights that `trained` learned; stages that it had frozen stay as they are."""
     learned, place = trained.state_dict(), network.state_dict()
     lost = [name for name, value in learned.items() if name not in place or place[name].shape != value.shape]
     if lost:

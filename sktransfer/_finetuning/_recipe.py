@@ -48,13 +48,7 @@ def resolve_tta(estimator: FineTunes) -> int:
 
 
 class WeightedCrossEntropy(nn.Module):
-    """Cross-entropy of each image times its weight, averaged over the batch.
-
-    Parameters
-    ----------
-    label_smoothing : float
-        Fraction of the target that is spread over all classes.
-    """
+    """Cross-entropy of each image times its weight, averaged over the batch."""
 
     def __init__(self, label_smoothing: float = 0.0) -> None:
         super().__init__()
@@ -68,15 +62,7 @@ class WeightedCrossEntropy(nn.Module):
 
 
 def warmup_cosine(n_steps: int, warmup: float = WARMUP) -> Callable[[int], float]:
-    """Return the factor of the learning rate at each step: a linear rise, then a cosine decay.
-
-    Parameters
-    ----------
-    n_steps : int
-        Number of batches in the whole training.
-    warmup : float
-        Fraction of the steps before the peak.
-    """
+    """Return the factor of the learning rate at each step (batch): a linear rise, then a cosine decay."""
     rise = max(1, round(warmup * n_steps))
 
     def factor(step: int) -> float:

@@ -29,19 +29,9 @@ from ._training_data import Batch, EvenBatches, Examples, FrozenBody, TrainingSe
 def train(
     estimator: FineTunes, body: FrozenBody, examples: Examples, n_classes: int, seed: int, trained: Tuned | None = None
 ) -> tuple[TunedNet, History]:
-    """Train for `max_epochs`; return the net and its record.
+    """Train for `max_epochs`, from the pretrained weights or from `trained`; return the net and its record.
 
-    Parameters
-    ----------
-    estimator : FineTunedCNNClassifier
-        Its parameters control the training.
-    body : FrozenBody
-    examples : Examples
-        The examples to train on and, with early stopping, those to hold out.
-    n_classes : int
-    seed : int
-    trained : FineTunedCNNClassifier or None
-        Training continues from its network. None starts from the pretrained weights.
+    With early stopping, a part of the examples is held out.
     """
     shuffler, viewer = (np.random.default_rng([seed, stream]) for stream in (0, 1))
     rows, held_out = _split(estimator, examples.labels, seed)
@@ -65,17 +55,7 @@ def train(
 class OngoingTraining:
     """Trains for one epoch per call, and keeps the state of the optimizer between calls.
 
-    Parameters
-    ----------
-    estimator : FineTunedCNNClassifier
-        Its present parameters control the training.
-    body : FrozenBody
-    examples : Examples
-        The first examples, on which the first head is fitted.
-    n_classes : int
-    seed : int
-    trained : FineTunedCNNClassifier or None
-        Training continues from its network. None starts from the pretrained weights.
+    Training starts from the pretrained weights, with a first head fitted on `examples`, or it continues from `trained`.
     """
 
     def __init__(
@@ -155,13 +135,7 @@ _SET_BY = {
 
 
 def check_net_params(estimator: FineTunes) -> None:
-    """Refuse parameters that the classifier sets itself, because the rest of the training depends on them.
-
-    Raises
-    ------
-    ValueError
-        If `net_params` holds one of these names.
-    """
+    """Refuse parameters that the classifier sets itself, because the rest of the training depends on them."""
     for name in estimator.net_params or {}:
         if name in _SET_BY:
             raise ValueError(
@@ -261,15 +235,7 @@ def run(net: TunedNet, train_set: TrainingSet, epochs: int | None = None) -> Non
 class Record(Callback):  # type: ignore[misc]  # skorch is untyped
     """Keeps one plain dict per epoch, shows a progress bar, and stops training if the loss is not finite.
 
-    Parameters
-    ----------
-    n_images : int
-        Images in one epoch of training.
-    max_epochs : int
-    verbose : int
-        1 shows the bar.
-    earlier : sequence of dict
-        Records of earlier training that this training continues.
+    An epoch has `n_images` images. The records follow those of `earlier` training, which this training continues.
     """
 
     def __init__(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from numbers import Integral
 from typing import NamedTuple
 
@@ -22,31 +23,18 @@ Batch = tuple[torch.Tensor, list[torch.Tensor]]
 
 
 class Examples(NamedTuple):
-    """Images with their labels and weights.
-
-    Parameters
-    ----------
-    images : Images
-    labels : ndarray of shape (n_images,), int64
-        Positions of the classes.
-    weights : ndarray of shape (n_images,), float32
-        How much each image counts in the loss.
-    """
+    """Images with their labels and weights."""
 
     images: Images
-    labels: np.ndarray
-    weights: np.ndarray
+    labels: np.ndarray  # (n_images,), int64: positions of the classes
+    weights: np.ndarray  # (n_images,), float32: how much each image counts in the loss
 
 
 class FrozenBody:
-    """The stages before the cut: images in, activations out.
+    """The `n_frozen` stages before the cut: images in, activations out.
 
-    Parameters
-    ----------
-    extractor : Extractor
-    n_frozen : int
-        Number of stages before the cut. If all stages are frozen, activations are pooled to vectors. If none is, they
-        are canvases, which have a quarter of the size of normalised images.
+    If all stages are frozen, activations are pooled to vectors. If none is, they are canvases, which have a quarter of
+    the size of normalised images.
     """
 
     def __init__(self, extractor: Extractor, n_frozen: int) -> None:
@@ -75,50 +63,28 @@ class FrozenBody:
         return self.extractor.run(images, self._whole, indices=indices)
 
 
+@dataclass(eq=False, repr=False)
 class TrainingSet(torch.utils.data.Dataset[Batch]):
     """Activations at the cut with labels and weights, a batch at a time.
 
-    Parameters
-    ----------
-    inputs : ndarray
-        Either activations at the cut, float32 maps (n, h, w, C) or vectors (n, C); or canvases, uint8
-        (n, H, W, 3), which run through `engine` each time they are used.
-    labels : ndarray of shape (n,), int64
-    weights : ndarray of shape (n,), float32
-    engine : Engine
-        Runs canvases through the frozen stages.
-    augment : callable or None
-        Applied to canvases each time they are used, with a new seed.
-    rng : numpy.random.Generator or None
-        Draws the seed of each augmented view, or picks one of the stored views.
-    n_views : int or None
-        Number of views. Activations have them as second dimension, and one view is picked each time.
+    The inputs are activations at the cut, float32 maps (n, h, w, C) or vectors (n, C). Or they are canvases, uint8
+    (n, H, W, 3), which are augmented and run through the engine each time they are used.
     """
 
-    def __init__(
-        self,
-        inputs: np.ndarray,
-        labels: np.ndarray,
-        weights: np.ndarray,
-        engine: Engine,
-        augment: View | None = None,
-        rng: np.random.Generator | None = None,
-        n_views: int | None = None,
-    ) -> None:
-        self.n_views = n_views
-        self.inputs = inputs
-        self.labels = torch.from_numpy(labels)
-        self.weights = torch.from_numpy(weights)
-        self.engine = engine
-        self.augment = augment
-        self.rng = rng
+    inputs: np.ndarray
+    labels: np.ndarray  # (n,), int64
+    weights: np.ndarray  # (n,), float32
+    engine: Engine
+    augment: View | None = None
+    rng: np.random.Generator | None = None  # picks one of the stored views, or draws the seed of an augmented one
+    n_views: int | None = None  # of activations, which have them as second dimension
 
     def __len__(self) -> int:
         return len(self.inputs)
 
     def batch(self, indices: np.ndarray) -> Batch:
         """Return activations at the cut on the engine's device, labels and weights."""
-        target = [self.labels[indices], self.weights[indices]]
+        target = [torch.from_numpy(part[indices]) for part in (self.labels, self.weights)]
         inputs = self._views(indices)
         if inputs.dtype == np.uint8:
             return self.engine(inputs).clone(), target  # autograd accepts a clone, but no inference tensor
@@ -163,24 +129,16 @@ def make_views(estimator: FineTunes, count: int) -> Views:
     return Views(augment, name, count, seed)
 
 
+@dataclass(eq=False)
 class EvenBatches:
     """Iterates over a `TrainingSet` in batches whose sizes differ by one at most.
 
     A last batch of a single image would make BatchNorm fail, or give that image the weight of a whole batch.
-
-    Parameters
-    ----------
-    dataset : TrainingSet
-    batch_size : int
-        The largest size of a batch.
-    rng : numpy.random.Generator or None
-        Shuffles the images again in each epoch. None keeps the order.
     """
 
-    def __init__(self, dataset: TrainingSet, batch_size: int, rng: np.random.Generator | None = None) -> None:
-        self.dataset = dataset
-        self.batch_size = batch_size
-        self.rng = rng
+    dataset: TrainingSet
+    batch_size: int  # the largest
+    rng: np.random.Generator | None = None  # shuffles the images again in each epoch
 
     def __len__(self) -> int:
         return math.ceil(len(self.dataset) / self.batch_size)

@@ -122,20 +122,10 @@ def augment_canvas(canvas: np.ndarray, augment: View, seed: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Views:
-    """K augmented views of each image, which are the same each time they are made.
-
-    Parameters
-    ----------
-    augment : callable
-    name : str or None
-        The name under which the views are stored. Views of an augmentation without a name (None) are not stored.
-    count : int
-        The number of views, K.
-    seed : int
-    """
+    """Augmented views of each image, which are the same each time they are made."""
 
     augment: View
-    name: str | None
+    name: str | None  # under which the views are stored; those of an augmentation without a name are not stored
     count: int
     seed: int
 

@@ -37,29 +37,17 @@ _TIMM_FAMILIES = ("convnext", "densenet", "efficientnet", "mobilenetv3", "regnet
 class Backbone:
     """A network cut into stages, frozen and in eval mode. It is shared within the process and must not be changed.
 
-    Attributes
-    ----------
-    name : str
-        The name, as in `list_backbones`.
-    stages : torch.nn.Sequential
-        The named stages, which map normalised images (n, 3, H, W) to feature maps one after the other.
-    preprocessing : Preprocessing
-        The preprocessing with which the weights were trained.
-    checksum : str
-        SHA-256 of the architecture's name and of the stages' parameters and buffers. The name is included because two
-        architectures with the same parameters may compute different values.
-    pretrained : bool
-        False if the weights are random.
-    published : bool
-        True if the name is enough to find the weights again.
+    The named stages map normalised images (n, 3, H, W) to feature maps one after the other. The checksum is the SHA-256
+    of the architecture's name and of the stages' parameters and buffers. The name is included because two architectures
+    with the same parameters may compute different values.
     """
 
     name: str
     stages: nn.Sequential
     preprocessing: Preprocessing
     checksum: str
-    pretrained: bool
-    published: bool = False
+    pretrained: bool  # False if the weights are random
+    published: bool = False  # True if the name is enough to find the weights again
 
     @property
     def identity(self) -> tuple[str, str, str]:
@@ -103,20 +91,9 @@ def list_backbones(pattern: str = "*") -> list[str]:
 
 
 def load_backbone(name: str = DEFAULT_BACKBONE, weights: StrPath | None = "default", seed: int = 0) -> Backbone:
-    """Return a backbone by name. Each backbone is built once per process.
+    """Return a backbone by its name in `list_backbones`. Each backbone is built once per process.
 
-    Parameters
-    ----------
-    name : str
-        The name, as in `list_backbones`.
-    weights : {"default"}, path or None
-        "default" means the published weights, a path a local file, and None random weights.
-    seed : int
-        Seed of random weights. The same seed gives the same weights.
-
-    Raises
-    ------
-    UnknownBackboneError, WeightsNotFoundError, WeightsMismatchError
+    The weights "default" are the published ones, a path names a local file, and None means random weights from `seed`.
     """
     if weights is None or weights == "default":
         seed = seed if weights is None else 0
@@ -131,24 +108,9 @@ def load_backbone(name: str = DEFAULT_BACKBONE, weights: StrPath | None = "defau
 def backbone_with(
     name: str, n_stages: int | None, state: Mapping[str, torch.Tensor], preprocessing: Preprocessing, pretrained: bool
 ) -> Backbone:
-    """Return a backbone whose first stages have these parameters. The other stages must not be used.
+    """Return a backbone whose first `n_stages` (None: all) have these parameters. The others must not be used.
 
-    Parameters
-    ----------
-    name : str
-    n_stages : int
-        How many stages `state` covers; None means all of them.
-    state : mapping of str to Tensor
-        All parameters and buffers of these stages, by their names in the whole ``Sequential`` of stages.
-    preprocessing : Preprocessing
-    pretrained : bool
-
-    Raises
-    ------
-    UnknownBackboneError
-        If the installed packages do not know the architecture.
-    WeightsMismatchError
-        If the parameters do not fit the architecture.
+    `state` holds all parameters and buffers of these stages, by their names in the whole ``Sequential`` of stages.
     """
     checksum = weights_checksum(state, architecture_of(name))
 
@@ -200,11 +162,9 @@ def _architecture(name: str) -> tuple[nn.Module, Preprocessing]:
     """Return the network with random weights, and the preprocessing of its published weights."""
     if name == "shallow_cnn":
         return ShallowCNN(), Preprocessing((64, 64), 1.0, mean=(0.5,) * 3, std=(0.5,) * 3)
-    if name in _LITE:
-        network = timm.create_model(f"tf_{name}")
-        return network, _timm_preprocessing(network)
-    if name.startswith("timm/") and timm.is_model(name.removeprefix("timm/")):
-        network = timm.create_model(name.removeprefix("timm/"))
+    timm_name = f"tf_{name}" if name in _LITE else name.removeprefix("timm/")
+    if name in _LITE or (name.startswith("timm/") and timm.is_model(timm_name)):
+        network = timm.create_model(timm_name)
         return network, _timm_preprocessing(network)
     if name in models.list_models(module=models) and not name.startswith(_TRANSFORMERS):
         options = {}

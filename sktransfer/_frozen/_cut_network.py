@@ -32,18 +32,10 @@ def pool(maps: torch.Tensor, pooling: str) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class Outputs:
-    """What a run through the stages returns: pooled features of one or several cuts, or the whole map at one cut.
+    """What a run through the stages returns: pooled features of one or several cuts, or the whole map at one cut."""
 
-    Parameters
-    ----------
-    cuts : tuple of int
-        How many stages lie before each cut, in ascending order; 0 is the normalised image itself.
-    pooling : str or None
-        One of `POOLINGS`; the pooled cuts are concatenated. None returns the map at the only cut.
-    """
-
-    cuts: tuple[int, ...]
-    pooling: str | None
+    cuts: tuple[int, ...]  # how many stages lie before each cut, in ascending order; 0 is the normalised image itself
+    pooling: str | None  # one of `POOLINGS`, with the cuts concatenated; None returns the map at the only cut
 
     def feature_counts(self, backbone: Backbone) -> list[int]:
         """Return the number of pooled features at each cut."""
@@ -52,18 +44,9 @@ class Outputs:
 
 
 class CutNetwork(nn.Module):
-    """Computes the activations at one or several cuts of a backbone, from canvases or from the map at a cut.
+    """Computes the activations at one or several cuts of a backbone, from canvases or from the map at the cut `start`.
 
     Inputs and outputs have their channels last, the layout in which convolutions are fastest.
-
-    Parameters
-    ----------
-    backbone : Backbone
-        Its stages are run as far as the last cut.
-    outputs : Outputs
-        What to return.
-    start : int
-        The cut whose map is the input; 0 for canvases.
     """
 
     scale: torch.Tensor

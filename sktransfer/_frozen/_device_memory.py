@@ -17,12 +17,9 @@ _SIGNS = ("out of memory", "can't allocate memory", "not enough memory", "alloc_
 
 
 class Halving:
-    """Runs a batch in parts. If a part does not fit the device's memory, parts are half as large from then on.
+    """Runs a batch in parts of `size` images, or without a size as a whole.
 
-    Parameters
-    ----------
-    size : int or None
-        Number of images in one part; None runs a batch as a whole.
+    If a part does not fit the device's memory, parts are half as large from then on.
     """
 
     def __init__(self, size: int | None = None) -> None:
@@ -30,13 +27,7 @@ class Halving:
         self.halved = False
 
     def __call__(self, run: Callable[[slice], T], n: int) -> list[T]:
-        """Return the results of `run` for each part of a batch of `n`; after halving, it starts again at the first.
-
-        Raises
-        ------
-        DeviceMemoryError
-            If half the size does not fit either.
-        """
+        """Return the results of `run` for each part of a batch of `n`; after halving, it starts again at the first."""
         size = min(self.size or n, n)
         try:
             return [run(slice(first, min(first + size, n))) for first in range(0, n, size)]

@@ -28,13 +28,7 @@ CACHED_IMAGES = 8  # number of images run at a time on a CPU, so that their maps
 
 
 def resolve_device(device: str) -> torch.device:
-    """Return the requested device; "auto" takes a GPU if one exists.
-
-    Raises
-    ------
-    ValueError
-        If this machine does not have the device.
-    """
+    """Return the requested device, which must exist; "auto" takes a GPU if one exists."""
     if device == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -61,20 +55,11 @@ def _is_there(device: torch.device) -> bool:
 
 
 class TorchEngine:
-    """Runs a `CutNetwork` with torch: no gradients, channels last, BatchNorm folded into convolutions.
+    """Runs a copy of a `CutNetwork` with torch: no gradients, channels last, BatchNorm folded into convolutions.
 
     On a CPU a batch is run a few images at a time, so that their maps stay in the processor's cache. A batch that does
-    not fit the device's memory is halved once.
-
-    Parameters
-    ----------
-    network : CutNetwork
-        The network; it is copied and not changed.
-    sample : torch.Tensor
-        An input on which the folding is tested.
-    device : torch.device
-    precision : {"float32", "bfloat16"}
-        bfloat16 applies to convolutions and matrix products only; the result is always float32.
+    not fit the device's memory is halved once. bfloat16 applies to convolutions and matrix products only; the result is
+    always float32. The folding is tested on `sample`.
     """
 
     def __init__(self, network: CutNetwork, sample: torch.Tensor, device: torch.device, precision: str) -> None:
@@ -101,15 +86,8 @@ class OpenVINOEngine:
     """Runs a `CutNetwork` with OpenVINO on the CPU.
 
     The module is converted in memory at the first batch. Full batches run a model compiled for their exact size; other
-    batches run one compiled for any size. Each is compiled once.
-
-    Parameters
-    ----------
-    network : CutNetwork
-    batch_size : int
-        The size of full batches.
-    precision : {"float32", "bfloat16"}
-        bfloat16 needs a processor that supports it; on others, OpenVINO computes in float32.
+    batches run one compiled for any size. Each is compiled once. On a processor without bfloat16, OpenVINO computes in
+    float32 instead.
     """
 
     def __init__(self, network: CutNetwork, batch_size: int, precision: str) -> None:

@@ -48,20 +48,8 @@ class _Prepared(NamedTuple):
 class Extractor:
     """Computes the activations of one backbone at any cut. Rows that the store holds are not computed again.
 
-    Activations have their channels last: maps are (n, h, w, C), as canvases are (n, H, W, 3).
-
-    Parameters
-    ----------
-    backbone : Backbone
-    store : ActivationStore or None
-    engine : {"auto", "openvino", "torch"}
-    device : torch.device
-    precision : {"float32", "bfloat16"}
-    batch_size : int
-    n_jobs : int or None
-        Number of threads that look up and decode. None takes as many as torch may use. In a joblib worker that is
-        the worker's share of the cores.
-    verbose : int
+    Activations have their channels last: maps are (n, h, w, C), as canvases are (n, H, W, 3). The threads that
+    `n_jobs` counts look up and decode.
     """
 
     def __init__(
@@ -107,25 +95,10 @@ class Extractor:
         spill: bool = False,
         bar: tqdm | None = None,
     ) -> np.ndarray:
-        """Return the activations of images, in order.
+        """Return the activations of images (by default all) in order, float32 (n, n_features) or (n, h, w, C).
 
-        Parameters
-        ----------
-        images : Images
-        outputs : Outputs
-        indices : sequence of int or None
-            Positions of the images; None means all.
-        views : Views or None
-            The augmented views to use instead of the images themselves.
-        spill : bool
-            True puts large results into a memory-mapped file.
-        bar : tqdm or None
-            The bar to advance; None shows a new one.
-
-        Returns
-        -------
-        activations : ndarray of shape (n, n_features) or (n, h, w, C), float32
-            With views, (n, K, …).
+        Views take the place of the images; the result is then (n, K, …). With `spill`, large results lie in a
+        memory-mapped file. Without a `bar` to advance, a new one is shown.
         """
         indices = np.arange(len(images)) if indices is None else np.asarray(indices)
         rows, _ = self._rows(_Lookup(self, images, indices, outputs, views, tolerant=False), spill, bar)

@@ -24,27 +24,13 @@ KEY_VERSION = 3  # version of the keys; changing it invalidates every stored row
 
 @dataclass(frozen=True)
 class Origin:
-    """Everything that a row of activations depends on, except for the image and its view.
+    """Everything that a row of activations depends on, except for the image and its view."""
 
-    Parameters
-    ----------
-    backbone : str
-        The architecture, the package that builds it with its version, and the checksum of the weights.
-    preprocessing : Preprocessing
-    value_range : "auto" or tuple of float
-    decoder : str
-        The decoder with its version, and its settings.
-    engine : str
-        The engine with its version, the kind of device, the precision, and the switches that affect the values.
-    outputs : Outputs
-        The cuts and the pooling.
-    """
-
-    backbone: str
+    backbone: str  # the architecture, the package that builds it with its version, and the checksum of the weights
     preprocessing: Preprocessing
     value_range: ValueRange
-    decoder: str
-    engine: str
+    decoder: str  # the decoder with its version, and its settings
+    engine: str  # the engine with its version, the kind of device, the precision, and switches that affect the values
     outputs: Outputs
 
     @functools.cached_property
@@ -54,16 +40,7 @@ class Origin:
 
 
 def row_key(origin: Origin, content: bytes, view: str = "") -> bytes:
-    """Return the key of one row. Keys are built only here.
-
-    Parameters
-    ----------
-    origin : Origin
-    content : bytes
-        The image's fingerprint.
-    view : str
-        The augmented view of the image; empty for the image itself.
-    """
+    """Return the key of the row of an image with this fingerprint, or of its view. Keys are built only here."""
     return xxhash.xxh3_128_digest(f"{origin.text}|{view}|".encode() + content)
 
 
@@ -71,26 +48,12 @@ _known_files: dict[str, tuple[tuple[int, ...], bytes]] = {}
 
 
 def fingerprint(images: Images, index: int, *, anew: bool = False) -> tuple[bytes, Any]:
-    """Return a hash of an image's content, and the item that was read to compute it.
+    """Return a hash of an image's content, and the item that was read to compute it, for `Images.decode`.
 
-    Parameters
-    ----------
-    images : Images
-    index : int
-    anew : bool
-        True reads the file even if it is known.
-
-    Returns
-    -------
-    content : bytes
-    item : object
-        The item to pass to `Images.decode`, such as the bytes of a file. None for a known file that was not read again.
-
-    Notes
-    -----
-    A file is recognised by its device, inode, size, and times of modification and of status change (ctime). Programs
-    cannot set the ctime, so it shows when another file is copied over this one. A file changed within the last two
-    seconds is read again, because its times may not show the next change.
+    The item is None for a known file, which is not read again unless `anew` says so. A file is recognised by its
+    device, inode, size, and times of modification and of status change (ctime). Programs cannot set the ctime, so it
+    shows when another file is copied over this one. A file changed within the last two seconds is read again, because
+    its times may not show the next change.
     """
     path = images.path(index)
     if path is None:

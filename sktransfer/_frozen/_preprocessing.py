@@ -17,28 +17,14 @@ from .._images._decoding import resize
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """The preprocessing with which the weights were trained: geometry, interpolation and normalisation.
+    """The preprocessing with which the weights were trained: geometry, interpolation and normalisation."""
 
-    Parameters
-    ----------
-    size : tuple of int
-        Height and width of the canvas in pixels.
-    crop_fraction : float
-        Share of each side of the resized image that the central crop keeps.
-    interpolation : {"nearest", "bilinear", "bicubic", "lanczos", "box"}
-        Antialiased filter used for resizing.
-    mean, std : tuple of float
-        Mean and standard deviation of each channel (RGB), for values in [0, 1].
-    squash : bool
-        True resizes the image to the aspect ratio of the target; False keeps the image's own.
-    """
-
-    size: tuple[int, int]
-    crop_fraction: float = 0.875
-    interpolation: str = "bilinear"
-    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    size: tuple[int, int]  # height and width of the canvas in pixels
+    crop_fraction: float = 0.875  # share of each side of the resized image that the central crop keeps
+    interpolation: str = "bilinear"  # as `resize` takes it
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)  # of each channel (RGB), for values in [0, 1]
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
-    squash: bool = False
+    squash: bool = False  # True resizes the image to the aspect ratio of the target; False keeps the image's own
 
     def with_image_size(self, image_size: int | Sequence[int] | None, crop: bool = True) -> Preprocessing:
         """Return the same preprocessing for another canvas size; the size before the crop changes in proportion.

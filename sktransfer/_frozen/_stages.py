@@ -25,11 +25,6 @@ def split_into_stages(network: nn.Module) -> nn.Sequential:
     The stages share their parameters with `network`. Run in order, they give its last feature map. If the architecture
     normalises or convolves after its global pooling (ConvNeXt, timm's MobileNetV3 and V4), the last stage does so
     too, and its map is 1 × 1.
-
-    Raises
-    ------
-    BackboneError
-        If the architecture is not one of the families that can be cut.
     """
     family = type(network).__name__
     if family not in _FAMILIES:
@@ -64,9 +59,9 @@ def _children(module: Any, names: str) -> list[nn.Module]:
     return [getattr(module, name) for name in names.split()]
 
 
-def _stem_then(stem: Sequence[nn.Module], groups: Iterable[Sequence[nn.Module]]) -> Stages:
-    first, *rest = groups
-    return [[*stem, *first], *(list(group) for group in rest)]
+def _stem_then(stem: Sequence[nn.Module], modules: Iterable[nn.Module]) -> Stages:
+    first, *rest = modules
+    return [[*stem, first], *([module] for module in rest)]
 
 
 def _downsamples(module: nn.Module) -> bool:
@@ -91,11 +86,7 @@ def _cut_at_downsampling(chain: Iterable[nn.Module], *, before: bool = True) -> 
 def _resnet(net: Any) -> Stages:
     activation = net.relu if hasattr(net, "relu") else net.act1
     stem = [net.conv1, net.bn1, activation, net.maxpool]
-    return _stem_then(stem, [[layer] for layer in _children(net, "layer1 layer2 layer3 layer4")])
-
-
-def _vgg(net: Any) -> Stages:
-    return _cut_at_downsampling(net.features, before=False)
+    return _stem_then(stem, _children(net, "layer1 layer2 layer3 layer4"))
 
 
 def _alexnet(net: Any) -> Stages:
@@ -106,8 +97,8 @@ def _alexnet(net: Any) -> Stages:
 
 
 def _squeezenet(net: Any) -> Stages:
-    stem, *rest = _cut_at_downsampling(net.features)
-    return _stem_then(stem, rest)
+    stem, first, *rest = _cut_at_downsampling(net.features)
+    return [[*stem, *first], *rest]
 
 
 def _densenet(net: Any) -> Stages:
@@ -124,22 +115,22 @@ def _densenet(net: Any) -> Stages:
 
 def _mobilenet_chain(net: Any) -> Stages:
     chain = list(net.features)
-    stem, *rest = _cut_at_downsampling(chain[:-1])
-    return [*_stem_then(stem, rest), [chain[-1]]]
+    stem, first, *rest = _cut_at_downsampling(chain[:-1])
+    return [[*stem, *first], *rest, [chain[-1]]]
 
 
 def _mobilenet_v3(net: Any) -> Stages:
     if hasattr(net, "features"):  # torchvision
         return _mobilenet_chain(net)
-    blocks = _stem_then([net.conv_stem, net.bn1], [[block] for block in net.blocks])
+    blocks = _stem_then([net.conv_stem, net.bn1], net.blocks)
     return [*blocks, [net.global_pool, net.conv_head, net.norm_head, net.act2]]
 
 
 def _efficientnet(net: Any) -> Stages:
     if hasattr(net, "features"):  # torchvision
         stem, *rest = net.features
-        return _stem_then([stem], [[block] for block in rest])
-    blocks = _stem_then([net.conv_stem, net.bn1], [[block] for block in net.blocks])
+        return _stem_then([stem], rest)
+    blocks = _stem_then([net.conv_stem, net.bn1], net.blocks)
     return [*blocks, [net.conv_head, net.bn2]]
 
 
@@ -148,7 +139,7 @@ def _convnext(net: Any) -> Stages:
         stem, first, *rest = net.features
         pairs = [rest[i : i + 2] for i in range(0, len(rest), 2)]
         return [[stem, first], *pairs, [net.avgpool, net.classifier[0]]]
-    stages = _stem_then([net.stem], [[stage] for stage in net.stages])
+    stages = _stem_then([net.stem], net.stages)
     if not hasattr(net.head, "norm"):  # the few networks that normalise before pooling
         return [*stages, [net.norm_pre]]
     return [*stages, [net.norm_pre, net.head.global_pool, net.head.norm]]
@@ -156,20 +147,18 @@ def _convnext(net: Any) -> Stages:
 
 def _regnet(net: Any) -> Stages:
     if hasattr(net, "trunk_output"):  # torchvision
-        return _stem_then([net.stem], [[block] for block in net.trunk_output])
-    stages = _stem_then([net.stem], [[stage] for stage in _children(net, "s1 s2 s3 s4")])
+        return _stem_then([net.stem], net.trunk_output)
+    stages = _stem_then([net.stem], _children(net, "s1 s2 s3 s4"))
     return [*stages[:-1], [*stages[-1], net.final_conv]]
 
 
 def _shufflenet(net: Any) -> Stages:
-    groups = [[stage] for stage in _children(net, "stage2 stage3 stage4 conv5")]
-    return _stem_then([net.conv1, net.maxpool], groups)
+    return _stem_then([net.conv1, net.maxpool], _children(net, "stage2 stage3 stage4 conv5"))
 
 
 def _mnasnet(net: Any) -> Stages:
     chain = list(net.layers)
-    blocks = [[stack] for stack in chain[8:14]]
-    return [*_stem_then(chain[:8], blocks), chain[14:]]
+    return [*_stem_then(chain[:8], chain[8:14]), chain[14:]]
 
 
 def _googlenet(net: Any) -> Stages:
@@ -193,10 +182,6 @@ def _with_input_transform(net: Any, stages: Stages) -> Stages:
     return [[StandardizedInput(), *stages[0]], *stages[1:]] if net.transform_input else stages
 
 
-def _chain_of_stages(net: Any) -> Stages:
-    return [[stage] for stage in net.features]
-
-
 _FAMILIES: dict[str, Callable[[Any], Stages]] = {
     "AlexNet": _alexnet,
     "ConvNeXt": _convnext,
@@ -209,8 +194,8 @@ _FAMILIES: dict[str, Callable[[Any], Stages]] = {
     "MobileNetV3": _mobilenet_v3,
     "RegNet": _regnet,
     "ResNet": _resnet,
-    "ShallowCNN": _chain_of_stages,
+    "ShallowCNN": lambda net: _stem_then([], net.features),
     "ShuffleNetV2": _shufflenet,
     "SqueezeNet": _squeezenet,
-    "VGG": _vgg,
+    "VGG": lambda net: _cut_at_downsampling(net.features, before=False),
 }

@@ -248,13 +248,7 @@ def _deleted(path: Path) -> bool:
 
 
 class ActivationStore:
-    """Finds rows by their keys, first in memory and then on disk.
-
-    Parameters
-    ----------
-    memory : MemoryLevel
-    disk : DiskLevel or None
-    """
+    """Finds rows by their keys, first in memory and then on disk."""
 
     counting = threading.Lock()  # of hits and misses
 
@@ -297,12 +291,7 @@ _listing = threading.Lock()
 
 
 def resolve_store(memory: Any) -> ActivationStore | None:
-    """Return the store for an estimator's ``memory`` parameter, or None if both levels are off.
-
-    Parameters
-    ----------
-    memory : None, path or joblib.Memory
-    """
+    """Return the store for an estimator's ``memory`` parameter, or None if both levels are off."""
     disk = _disk(memory)
     return ActivationStore(_memory, disk) if disk is not None or _memory.limit > 0 else None
 

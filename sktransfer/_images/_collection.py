@@ -81,15 +81,10 @@ class Images(Sequence[np.ndarray]):
             return file_content(item) if is_path(item) else item
 
     def decode(self, i: int, least_side: int | None = None, item: Any = None) -> np.ndarray:
-        """Return image `i`; with `least_side`, a large JPEG may be decoded at a fraction of its size.
+        """Return image `i`. `item` is what `read` returned; None reads it now.
 
-        Parameters
-        ----------
-        i : int
-        least_side : int or None
-            Smallest number of pixels that the shorter side may have after decoding.
-        item : object, default=None
-            What `read` returned; None reads it now.
+        With `least_side`, a large JPEG may be decoded at a fraction of its size, as long as its shorter side keeps that
+        many pixels.
         """
         with self._blamed_on(i) as own:
             item = own if item is None else item
@@ -147,8 +142,6 @@ class Images(Sequence[np.ndarray]):
             raise ImageError(f"Cannot read {name}: {bad.reason}", [bad]) from cause
 
     def _decoded(self, item: Any, least_side: int | None = None) -> np.ndarray:
-        if is_path(item):
-            item = file_content(item)
         if isinstance(item, (bytes, bytearray, memoryview)):
             return rgb_from_file(item, self._value_range, least_side)
         if isinstance(item, Image.Image):

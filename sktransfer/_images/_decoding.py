@@ -86,7 +86,13 @@ def rgb_from_pil(image: Image.Image, value_range: ValueRange) -> np.ndarray:
 
 def rgb_from_array(array: np.ndarray, value_range: ValueRange) -> np.ndarray:
     """Convert an array of shape (H, W), or (H, W, C) with 1, 3 or 4 channels."""
-    return _rgb(_levels(array, value_range))
+    if array.dtype.kind not in "buif":
+        raise ImageError(f"values of dtype {array.dtype} are no grey levels. Expected real numbers.")
+    if array.dtype == np.uint8 and value_range in ("auto", (0, 255)):
+        return _rgb(array)
+    with np.errstate(invalid="ignore"):  # `_limits` refuses NaN
+        lowest, highest = float(array.min()), float(array.max())
+    return _rgb(_scaled(array, _limits(array.dtype, lowest, highest, value_range)))
 
 
 class UsedValues(NamedTuple):
@@ -134,24 +140,14 @@ def _used(dtype: np.dtype, highest: float) -> UsedValues | None:
 def resize(
     image: np.ndarray, size: tuple[int, int], interpolation: str, crop: tuple[int, int, int, int] | None = None
 ) -> np.ndarray:
-    """Resize an RGB image as Pillow does, antialiased, and keep a window of the result.
+    """Resize an RGB image to (height, width) as Pillow does, antialiased, and keep a window of the result.
 
-    Parameters
-    ----------
-    image : ndarray of shape (H, W, 3), uint8
-    size : tuple of int
-        Height and width of the whole resized image.
-    interpolation : {"nearest", "box", "bilinear", "bicubic", "lanczos"}
-    crop : tuple of int, default=None
-        The window (top, left, height, width) of the resized image; None keeps the whole image.
-
-    Notes
-    -----
-    The window is cut from the whole resized image, so it equals Pillow's result bit for bit. Pillow's ``box=`` computes
-    only the window, in about half the time. But Pillow 13 orders its two passes by their cost, which differs for a
-    window. Over 60 central crops of scikit-learn's sample photos, pixels changed by up to 1 (bilinear), 6 (bicubic) or
-    9 (lanczos) grey levels, the mean of a crop by up to 0.2, and "nearest" and "box" picked other source pixels. So
-    ``box=`` serves only if the whole (of a long strip) has over 16 times the window's pixels and could fill the memory.
+    The window (top, left, height, width) is cut from the whole resized image, so it equals Pillow's result bit for bit.
+    Pillow's ``box=`` computes only the window, in about half the time. But Pillow 13 orders its two passes by their
+    cost, which differs for a window. Over 60 central crops of scikit-learn's sample photos, pixels changed by up to 1
+    (bilinear), 6 (bicubic) or 9 (lanczos) grey levels, the mean of a crop by up to 0.2, and "nearest" and "box" picked
+    other source pixels. So ``box=`` serves only if the whole (of a long strip) has over 16 times the window's pixels
+    and could fill the memory.
     """
     if interpolation not in _FILTERS:
         raise ValueError(f"interpolation must be one of {', '.join(_FILTERS)}; got {interpolation!r}.")
@@ -224,7 +220,7 @@ def _rgb_from_pillow(image: Image.Image, value_range: ValueRange) -> np.ndarray:
     transparent = _transparent_value(image)
     image.load()
     upright = _turn_upright(image)
-    limits = _limits_of_deep(image, value_range) if _is_deep(image) else (0.0, 255.0)
+    limits = _limits(*_extremes_of_deep(image), value_range) if _is_deep(image) else (0.0, 255.0)
     rgb = np.empty((image.height, image.width, 3), dtype=np.uint8)
     for rows, strip in _strips(image):
         rgb[rows] = _rgb(_pillow_levels(strip, transparent, limits))
@@ -243,12 +239,6 @@ def _strips(image: Image.Image) -> Iterator[tuple[slice, Image.Image]]:
 
 def _is_deep(image: Image.Image) -> bool:
     return image.mode == "F" or image.mode.startswith("I")
-
-
-def _limits_of_deep(image: Image.Image, value_range: ValueRange) -> tuple[float, float]:
-    """Return the values of black and white in an image of more than 8 bits."""
-    dtype, lowest, highest = _extremes_of_deep(image)
-    return _limits(dtype, lowest, highest, value_range)
 
 
 def _extremes_of_deep(image: Image.Image) -> tuple[np.dtype, float, float]:
@@ -306,17 +296,6 @@ def _stored_as(image: Image.Image) -> str:
 
 
 # Values
-
-
-def _levels(array: np.ndarray, value_range: ValueRange) -> np.ndarray:
-    """Map values to grey levels, uint8."""
-    if array.dtype.kind not in "buif":
-        raise ImageError(f"values of dtype {array.dtype} are no grey levels. Expected real numbers.")
-    if array.dtype == np.uint8 and value_range in ("auto", (0, 255)):
-        return array
-    with np.errstate(invalid="ignore"):  # NaN is refused below
-        lowest, highest = float(array.min()), float(array.max())
-    return _scaled(array, _limits(array.dtype, lowest, highest, value_range))
 
 
 def _limits(dtype: np.dtype, lowest: float, highest: float, value_range: ValueRange) -> tuple[float, float]:

@@ -133,14 +133,9 @@ def find_duplicates(
 def _looks(images: Images, n_jobs: int | None, verbose: int) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
     """Return the thumbnails of each image, the largest size to compare it at, and how much JPEG changes each thumbnail.
 
-    Returns
-    -------
-    thumbnails : list of ndarray of shape (n, 2, side² · 3), uint8
-        One for each of `SIDES`.
-    levels : ndarray of shape (n,), int
-        Positions in `SIDES`; -1 where the image is too small for any.
-    noise : ndarray of shape (n_sides, n)
-        Change by JPEG, in units of the thumbnail's contrast.
+    There is one array of thumbnails (n, 2, side² · 3), uint8, for each of `SIDES`. The largest size of each image is a
+    position in `SIDES`, or -1 where the image is too small for any. The change by JPEG (n_sides, n) is in units of the
+    thumbnail's contrast.
     """
     least_side = 4 * SIDES[-1]
 

@@ -42,7 +42,12 @@ def _reduced(estimator: Any) -> tuple[Any, ...]:
 
 def _made(settings: tuple[list[Any], list[bytes]], make: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
     if multiprocessing.parent_process() is not None:  # an estimator returned by a worker changes no settings here
-        _apply(*settings)
+        values, openers = settings
+        for (module, name), value in zip(_SETTINGS, values, strict=True):
+            setattr(module, name, value)
+        for opener in openers:
+            with suppress(Exception):  # the opener's package or script cannot be imported here
+                Image.register_open(*pickle.loads(opener))
     return make(*arguments)
 
 
@@ -54,11 +59,3 @@ def _present() -> tuple[list[Any], list[bytes]]:
             with suppress(Exception):  # such as a nested function; the error in the worker says what to do
                 openers.append(pickle.dumps((name, opener, accept)))
     return [getattr(module, name) for module, name in _SETTINGS], openers
-
-
-def _apply(values: list[Any], openers: list[bytes]) -> None:
-    for (module, name), value in zip(_SETTINGS, values, strict=True):
-        setattr(module, name, value)
-    for opener in openers:
-        with suppress(Exception):  # the opener's package or script cannot be imported here
-            Image.register_open(*pickle.loads(opener))

@@ -19,19 +19,11 @@ N_VIEWS = 8  # stored views of each image; see STRAT-04 in docs/design/strategie
 
 
 class Strategy(NamedTuple):
-    """A way to apply a pretrained network: an unfitted estimator with a name.
-
-    Attributes
-    ----------
-    name : str
-    estimator : BaseEstimator
-    depth : int or None
-        Number of frozen stages of a fine-tuned network; None for other strategies.
-    """
+    """A way to apply a pretrained network: an unfitted estimator with a name."""
 
     name: str
     estimator: BaseEstimator
-    depth: int | None = None
+    depth: int | None = None  # number of frozen stages of a fine-tuned network; None for other strategies
 
 
 def make_strategies(

@@ -24,21 +24,11 @@ ImageReader = PretrainedCNNFeatures | FineTunedCNNClassifier
 
 
 class Cost(NamedTuple):
-    """Seconds per image.
+    """Seconds per image."""
 
-    Attributes
-    ----------
-    frozen : float
-        Seconds per image, once, however many folds it is in.
-    training : float
-        Seconds per training image and epoch.
-    testing : float
-        Seconds per test image.
-    """
-
-    frozen: float
-    training: float
-    testing: float
+    frozen: float  # per image, once, however many folds it is in
+    training: float  # per training image and epoch
+    testing: float  # per test image
 
     def seconds(self, estimator: BaseEstimator, n_images: int, n_train: Sequence[int], n_test: Sequence[int]) -> float:
         """Return the total seconds of fits on `n_train` images each and of tests on `n_test` images each."""
@@ -100,9 +90,7 @@ def seconds_of_features(features: PretrainedCNNFeatures, images: Any, *, anew: b
 
 def _cost_of_training(classifier: FineTunedCNNClassifier, images: Any, labels: np.ndarray, anew: bool) -> Cost:
     frozen = _seconds_of_frozen_stages(classifier, images, anew)
-    pilot = clone(classifier).set_params(
-        max_epochs=2, early_stopping=False, warm_start=False, callbacks=None, verbose=0
-    )
+    pilot = clone(classifier).set_params(max_epochs=2, early_stopping=False, warm_start=False, callbacks=None)
     pilot.fit(images, labels)
     start = time.perf_counter()
     pilot.predict(images)

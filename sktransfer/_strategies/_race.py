@@ -7,6 +7,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any
 
@@ -145,7 +146,8 @@ def compare_strategies(
             bar.set_postfix_str(name)
             began, done = time.perf_counter(), bar.n
             try:
-                scores, reason = race.run(_with_memory(estimator, folder), always=not comparison.scores_)
+                stored = _with_memory(estimator, folder, _memories(estimator))
+                scores, reason = race.run(stored, always=not comparison.scores_)
             except Exception as error:
                 raise_if_images_are_bad(error)
                 scores, reason = [], _why_it_failed(error, scoring)
@@ -163,7 +165,10 @@ def compare_strategies(
             best = comparison.best_strategy_
             bar.set_postfix_str(f"fitting {best} to all images")
             try:
-                memories = _memories(chosen[best])
+                # Not those within a search or a column transformer: these fit clones, which cannot be set back.
+                steps = [name for name, _ in getattr(chosen[best], "steps", ())]
+                settable = {"memory", *(f"{name}__memory" for name in steps)}
+                memories = {name: memory for name, memory in _memories(chosen[best]).items() if name in settable}
                 fitted = _with_memory(chosen[best], folder, memories).fit(X, y)
                 comparison.best_estimator_ = fitted.set_params(**memories)
             except Exception as error:
@@ -175,38 +180,20 @@ def compare_strategies(
     return comparison
 
 
+@dataclass
 class _Race:
-    """Runs strategies one after the other on the same folds within a time budget.
+    """Runs strategies one after the other on the same folds within a time budget."""
 
-    Parameters
-    ----------
-    X : images
-    y : ndarray of shape (n_images,)
-    splits : list of (train, test)
-    scoring : str, callable or None
-    n_jobs : int or None
-    refit : bool
-        Reserve time to fit the slowest strategy to all images.
-    deadline : float
-        A time of `time.perf_counter`; infinite without a time budget.
-    bar : tqdm
-    """
-
-    def __init__(
-        self,
-        X: Any,
-        y: np.ndarray,
-        splits: list[Split],
-        scoring: Any,
-        n_jobs: int | None,
-        refit: bool,
-        deadline: float,
-        bar: tqdm,
-    ) -> None:
-        self.X, self.y, self.splits, self.scoring, self.n_jobs = X, y, splits, scoring, n_jobs
-        self.refit, self.deadline, self.bar = refit, deadline, bar
-        self.slowest = 0.0  # seconds per fold, without the frozen stages
-        self.longest_trial = 0.0  # seconds
+    X: Any
+    y: np.ndarray
+    splits: list[Split]
+    scoring: Any
+    n_jobs: int | None
+    refit: bool  # reserve time to fit the slowest strategy to all images
+    deadline: float  # a time of `time.perf_counter`; infinite without a time budget
+    bar: tqdm
+    slowest: float = 0.0  # seconds per fold, without the frozen stages
+    longest_trial: float = 0.0  # seconds
 
     def run(self, estimator: BaseEstimator, *, always: bool) -> tuple[list[float], str]:
         """Return the scores of the folds, and why the strategy is left out, or "" if it is not."""
@@ -295,26 +282,14 @@ def _splits(cv: Any, X: Any, y: np.ndarray, groups: Any, random_state: int) -> l
     return list(splitter(int(cv), shuffle=True, random_state=random_state).split(X, y, groups))
 
 
-def _parts(estimator: BaseEstimator) -> dict[str, ImageReader]:
-    """Return the parts of an estimator that read images, by the prefix of their parameters."""
-    within = {f"{name}__": part for name, part in estimator.get_params().items()}
-    return {prefix: part for prefix, part in {"": estimator, **within}.items() if isinstance(part, ImageReader)}
-
-
 def _memories(estimator: BaseEstimator) -> dict[str, Any]:
-    """Return where an estimator, or the steps of a pipeline, store activations, by the name of the parameter.
-
-    Estimators within a search or a column transformer are not included: these fit clones, whose parameters cannot be
-    set back afterwards.
-    """
-    own = {"", *(f"{name}__" for name, _ in getattr(estimator, "steps", ()))}
-    return {f"{prefix}memory": part.memory for prefix, part in _parts(estimator).items() if prefix in own}
+    """Return where the parts of an estimator that read images store activations, by the name of the parameter."""
+    parts = {"": estimator, **{f"{name}__": part for name, part in estimator.get_params().items()}}
+    return {f"{prefix}memory": part.memory for prefix, part in parts.items() if isinstance(part, ImageReader)}
 
 
-def _with_memory(estimator: BaseEstimator, folder: str, memories: Mapping[str, Any] | None = None) -> BaseEstimator:
+def _with_memory(estimator: BaseEstimator, folder: str, memories: Mapping[str, Any]) -> BaseEstimator:
     """Return a clone whose parts store activations in this folder, unless they have a folder of their own."""
-    if memories is None:
-        memories = {f"{prefix}memory": part.memory for prefix, part in _parts(estimator).items()}
     return clone(estimator).set_params(**{name: folder for name, memory in memories.items() if memory is None})
 
 

@@ -10,16 +10,10 @@ PILOT = 32  # images; more would be more exact, but slow for networks that are t
 
 
 def sample_rows(y: np.ndarray, n: int, random_state: int = 0, least: int = 1) -> np.ndarray:
-    """Return the positions of a stratified sample of images; all of them if there are no more than `n`.
+    """Return the positions of a stratified sample of `n` images; all of them if there are no more than `n`.
 
-    Parameters
-    ----------
-    y : ndarray of shape (n_images,)
-    n : int
-        Size of the sample. It is larger if `least` images of every class add up to more.
-    random_state : int
-    least : int
-        Number of images to keep of each class, however rare. A class with fewer images is kept whole.
+    At least `least` images of each class are kept, however rare; a class with fewer is kept whole. The sample is larger
+    than `n` if these add up to more.
     """
     if n >= len(y):
         return np.arange(len(y))

@@ -76,19 +76,10 @@ def operations(group: str) -> tuple[tuple[_Matrix, _Shift], ...]:
 
 
 def draw_cell(group: str, basis: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Draw a random pattern over one cell with the symmetries of a group.
+    """Draw a random pattern over one cell with the symmetries of a group; `basis` holds the lattice vectors as columns.
 
-    Parameters
-    ----------
-    group : str
-    basis : ndarray of shape (2, 2)
-        The lattice vectors as columns. The noise is equally rough in all directions of the plane (not of the cell).
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    cell : ndarray of shape (GRID, GRID), float
-        Values uniformly distributed between 0 and 1, indexed by the two fractional coordinates.
+    The values (GRID, GRID) are uniformly distributed between 0 and 1, and indexed by the two fractional coordinates.
+    The noise is equally rough in all directions of the plane (not of the cell).
     """
     noise = _smooth_noise(basis, rng)
     points = np.stack(np.meshgrid(np.arange(GRID), np.arange(GRID), indexing="ij")).reshape(2, -1)
