@@ -43,9 +43,9 @@ class PretrainedCNNFeatures(TakesSettingsAlong, TransformerMixin, Portable):
         The stage whose output gives the features: ``"stage1"``, ``"stage2"``, …, or ``"penultimate"``, which is the
         last one. ``"all"`` takes every stage. Features of several stages are concatenated in order of depth. Fully
         connected layers of networks such as VGG are left out.
-    pooling : {"avg", "max", "avgmax", "flatten"}, default="avg"
+    pooling : {"avg", "max", "avgmax", "avgstd", "flatten"}, default="avg"
         How a map of shape (C, h, w) becomes a vector: by its mean or maximum over h and w (C features), by both
-        (2 C features), or by all values (C h w features).
+        (2 C features), by mean and standard deviation (2 C features), or by all values (C h w features).
     normalize : bool, default=False
         Divide the features of each stage by their Euclidean norm, so that each stage weighs as much as the others.
     image_size : int or (int, int), default=None

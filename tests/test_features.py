@@ -169,6 +169,8 @@ def test_layers_and_poolings(no_store):
     np.testing.assert_allclose(flat.max(axis=(2, 3)), features(layer="stage5", pooling="max"), atol=1e-5)
     both = features(layer="stage5", pooling="avgmax")
     np.testing.assert_allclose(both, np.hstack([flat.mean(axis=(2, 3)), flat.max(axis=(2, 3))]), atol=1e-5)
+    spread = features(layer="stage5", pooling="avgstd")
+    np.testing.assert_allclose(spread, np.hstack([flat.mean(axis=(2, 3)), flat.std(axis=(2, 3))]), atol=1e-5)
 
 
 def test_normalized_layers_have_norm_one_each(no_store):

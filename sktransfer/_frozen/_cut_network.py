@@ -17,7 +17,7 @@ POOLINGS = ("avg", "max", "avgmax", "avgstd", "flatten")
 
 
 def pool(maps: torch.Tensor, pooling: str) -> torch.Tensor:
-    """Turn feature maps (n, C, h, w) into vectors: (n, C), or (n, 2 C) for two poolings, or (n, C h w) for "flatten"."""
+    """Turn feature maps (n, C, h, w) into vectors: (n, C), for two poolings (n, 2 C), and (n, C h w) for "flatten"."""
     if pooling == "avg":
         return maps.mean(dim=(2, 3))
     if pooling == "max":
