@@ -23,6 +23,36 @@ def empty_store():
     _store._memory.clear()  # clear_cache would drop the engines too, which take seconds to build
 
 
+# These tests run with OpenVINO, as users have it. The others run as where it is not installed: most of their time would
+# be spent on compiling small networks, half a second to four seconds each.
+WITH_OPENVINO = {
+    "test_agreement",
+    "test_benchmarks",
+    "test_concurrency",
+    "test_engines",
+    "test_extraction",
+    "test_features",
+    "test_keys",
+    "test_persistence",
+    "test_race",
+    "test_show_versions",
+}
+
+
+@pytest.fixture(autouse=True)
+def default_engine(request, monkeypatch):
+    """In this process, "auto" means torch, but not in the modules above nor in doctests."""
+    module = getattr(request.node, "module", None)
+    if module is None or module.__name__ in WITH_OPENVINO:
+        return
+    from sktransfer._frozen import _engines, _extraction
+
+    def resolved(engine, device):
+        return _engines.resolve_engine("torch" if engine == "auto" else engine, device)
+
+    monkeypatch.setattr(_extraction, "resolve_engine", resolved)
+
+
 @pytest.fixture
 def no_store():
     """Compute everything anew."""

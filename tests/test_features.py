@@ -155,7 +155,7 @@ def test_layers_and_poolings(no_store):
     X = PHOTOS
 
     def features(**params):
-        return PretrainedCNNFeatures(image_size=64, **params).fit_transform(X)
+        return PretrainedCNNFeatures(image_size=64, engine="torch", **params).fit_transform(X)
 
     deep, shallow = features(), features(layer="stage5")
     assert (deep.shape, shallow.shape) == ((2, 1280), (2, 112))

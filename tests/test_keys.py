@@ -54,10 +54,11 @@ def test_image_and_view_make_a_new_key():
 
 
 def test_one_change_makes_a_new_key():
+    tiny = {**TINY, "engine": "torch"}
     photo = noise(40, 40, 3)
     pixel = photo.copy()
     pixel[3, 3, 0] ^= 1
-    PretrainedCNNFeatures(**TINY).fit_transform(photo[None])
+    PretrainedCNNFeatures(**tiny).fit_transform(photo[None])
     known = cache_info().misses
     changes = [
         (pixel, {}),
@@ -70,11 +71,11 @@ def test_one_change_makes_a_new_key():
         (photo, {"value_range": (0, 255)}),
     ]
     for image, change in changes:
-        PretrainedCNNFeatures(**{**TINY, **change}).fit_transform(image[None])
+        PretrainedCNNFeatures(**{**tiny, **change}).fit_transform(image[None])
         known += 1
         assert cache_info().misses == known, change
     for image, change in changes:  # and each is found again
-        PretrainedCNNFeatures(**{**TINY, **change}).fit_transform(image[None])
+        PretrainedCNNFeatures(**{**tiny, **change}).fit_transform(image[None])
     assert cache_info().misses == known
 
 

@@ -19,7 +19,7 @@ from sktransfer import FineTunedCNNClassifier, PretrainedCNNFeatures, cache_info
 from sktransfer._frozen._store import DiskLevel
 from tiny import FLAT, SCRATCH, TINY, digits
 
-N_KILLS = [6, pytest.param(50, marks=pytest.mark.slow)]
+N_KILLS = [3, pytest.param(50, marks=pytest.mark.slow)]
 FEATURES = {**TINY, "engine": "torch", "batch_size": 4}
 TRAINED = {**SCRATCH, "max_epochs": 2}
 X, Y = digits(40, n_classes=2)
