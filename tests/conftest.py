@@ -23,8 +23,8 @@ def empty_store():
     _store._memory.clear()  # clear_cache would drop the engines too, which take seconds to build
 
 
-# These tests run with OpenVINO, as users have it. The others run as where it is not installed: most of their time would
-# be spent on compiling small networks, half a second to four seconds each.
+# These tests, and those marked openvino, run with OpenVINO, as users have it. The others run as where it is not
+# installed. Most of their time would be spent on compiling small networks, half a second to four seconds each.
 WITH_OPENVINO = {
     "test_agreement",
     "test_benchmarks",
@@ -33,6 +33,7 @@ WITH_OPENVINO = {
     "test_extraction",
     "test_features",
     "test_keys",
+    "test_kills",
     "test_persistence",
     "test_race",
     "test_show_versions",
@@ -41,9 +42,9 @@ WITH_OPENVINO = {
 
 @pytest.fixture(autouse=True)
 def default_engine(request, monkeypatch):
-    """In this process, "auto" means torch, but not in the modules above nor in doctests."""
+    """In this process, "auto" means torch, but not in the tests named above, nor in doctests."""
     module = getattr(request.node, "module", None)
-    if module is None or module.__name__ in WITH_OPENVINO:
+    if module is None or module.__name__ in WITH_OPENVINO or request.node.get_closest_marker("openvino"):
         return
     from sktransfer._frozen import _engines, _extraction
 

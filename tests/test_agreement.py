@@ -114,6 +114,7 @@ def transform(images):
     return PretrainedCNNFeatures(engine="torch").fit_transform(images)
 
 
+@pytest.mark.slow
 def test_processes(tmp_path, no_store):
     expected = transform([CHINA, FLOWER])
     fresh(TRANSFORM, tmp_path / "X.npy")

@@ -484,6 +484,7 @@ def test_ctrl_c_is_not_a_finished_fit(tiny, request):
 # --- pickles ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.openvino  # a new process predicts too
 def test_pickle_holds_what_predicts_and_no_more(tiny, tmp_path):
     clf = tiny.set_params(freeze=5).fit(DIGITS, TARGET)
     frozen = clf._backbone.stages[:5].state_dict()  # their weights are in a local file, so they go along

@@ -35,6 +35,13 @@ def checks(estimator):
     return list(estimator_checks_generator(estimator, mark=None))
 
 
+def parameters(yielding):
+    for estimator, check in checks(yielding):
+        # Training again, on read-only arrays and in float32.
+        again = check.func.__name__ == "check_classifiers_train" and check.keywords
+        yield pytest.param(estimator, check, marks=pytest.mark.slow if again else ())
+
+
 @pytest.mark.parametrize(("make", "least"), [(transformer, 45), (classifier, 60)])
 def test_scikit_learn_yields_its_checks(make, least):
     assert len(checks(make())) >= least
@@ -42,7 +49,7 @@ def test_scikit_learn_yields_its_checks(make, least):
 
 @pytest.mark.parametrize(
     ("estimator", "check"),
-    [*checks(transformer()), *checks(classifier())],
+    [*parameters(transformer()), *parameters(classifier())],
     ids=lambda value: getattr(getattr(value, "func", None), "__name__", type(value).__name__),
 )
 def test_scikit_learn_check(estimator, check, request):
