@@ -13,7 +13,8 @@ from sklearn.model_selection import train_test_split
 from sktransfer import set_cache_limits
 from sktransfer.datasets import load_elpv, load_fashion_mnist, load_image_folder, make_wallpaper_groups
 
-CLOTHING = Path(__file__).parents[2] / "shared" / "data" / "clothing"
+DATA = Path(__file__).parents[2] / "shared" / "data"
+CLOTHING = DATA / "clothing"
 FASHION_TEST = 2_000  # of the 10,000 test images, because some strategies are too slow for all of them
 
 
@@ -47,6 +48,7 @@ def load(name: str, seed: int) -> Problem:
     """
     kind, *rest = name.split("-")
     kinds = {"elpv": _elpv, "clothing": _clothing, "fashion": _fashion, "wallpaper": _wallpaper, "tiny": _tiny}
+    kinds |= {"groceries": _groceries, "signdigits": _signdigits, "digits": _digits}
     return kinds[kind](*rest, seed=seed)
 
 
@@ -59,12 +61,35 @@ def _elpv(n: str = "1968", *, seed: int) -> Problem:
     return Problem(*_parts(cells.data, cells.target, train, test), "any_orientation")
 
 
-def _clothing(*, seed: int) -> Problem:
-    """900 of the 1,272 photos, stratified."""
+def _clothing(n: str = "900", *, seed: int) -> Problem:
+    """Take n of 900 of the 1,272 photos, stratified; the rest are the test images."""
     folders = [load_image_folder(CLOTHING / part) for part in ("train", "test")]
     X, y = (np.concatenate([folder[key] for folder in folders]) for key in ("data", "target"))
-    train, test = train_test_split(np.arange(len(y)), train_size=900, stratify=y, random_state=seed)
-    return Problem(*_parts(X, y, train, test), "photo")
+    return _split(X, y, 900, int(n), seed, "photo")
+
+
+def _groceries(n: str = "799", *, seed: int) -> Problem:
+    """Take n of the 799 training photos, stratified. The 500 test photos are from other shops and days."""
+    train, test = (load_image_folder(DATA / "groceries" / part) for part in ("train", "test"))
+    rows = _fewer(np.arange(len(train.target)), int(n), train.target, seed)
+    return Problem(train.data[rows], train.target[rows], test.data, test.target, "photo")
+
+
+def _signdigits(n: str = "1462", *, seed: int) -> Problem:
+    """Take n of 1,462 of the 2,062 photos of hands, stratified; the rest are the test images."""
+    hands = load_image_folder(DATA / "signdigits")
+    return _split(hands.data, hands.target, 1462, int(n), seed, "photo")
+
+
+def _digits(n: str = "1197", *, seed: int) -> Problem:
+    """Take n of 1,197 of scikit-learn's 1,797 digits, stratified; the rest are the test images."""
+    digits = load_digits()
+    return _split(grey(digits.images), digits.target, 1197, int(n), seed, "photo")
+
+
+def _split(X: np.ndarray, y: np.ndarray, n_of_all: int, n: int, seed: int, augment: str) -> Problem:
+    train, test = train_test_split(np.arange(len(y)), train_size=n_of_all, stratify=y, random_state=seed)
+    return Problem(*_parts(X, y, _fewer(train, n, y, seed), test), augment)
 
 
 def _fashion(n: str, part: str = "some", *, seed: int) -> Problem:
