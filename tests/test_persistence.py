@@ -306,11 +306,14 @@ def test_paths_are_stored_as_text(tmp_path):
 
 
 FILES = Path(__file__).parent / "models_of_0.1.0"
+SCIKIT_LEARN = tuple(map(int, importlib.metadata.version("scikit-learn").split(".")[:2]))
 
 
 @pytest.mark.parametrize("path", sorted(FILES.glob("*.sktransfer")), ids=lambda path: path.stem)
 def test_files_of_0_1_0_load_for_ever(path):
     """Never write these files anew. If this fails, `load` has lost what it once could read."""
+    if path.stem != "head_on_frozen_lite0" and SCIKIT_LEARN < (1, 9):
+        pytest.skip("scikit-learn 1.9 wrote its own estimators into this file, and older ones cannot use them")
     expected = np.load(path.with_suffix(".npy"))
     model = sktransfer.load(path)
     got = getattr(model, "predict_proba", model.predict)(DIGITS[:12])

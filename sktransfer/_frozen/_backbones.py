@@ -201,8 +201,7 @@ def _timm_pretrained(name: str) -> tuple[nn.Module, Preprocessing]:
         return _architecture(f"timm/{name}")  # raises, with the nearest names
     try:
         with global_generator(0):
-            with torch.device("meta"):  # without values; it tests before the download whether the network can be cut
-                split_into_stages(timm.create_model(name))
+            split_into_stages(_without_values(name))  # says before the download whether the network can be cut
             network = timm.create_model(name, pretrained=True)
     except BackboneError:
         raise
@@ -211,6 +210,15 @@ def _timm_pretrained(name: str) -> tuple[nn.Module, Preprocessing]:
             f"timm cannot load the weights of {name!r}: {type(error).__name__}: {error} {OFFLINE_HINT}"
         ) from error
     return network, _timm_preprocessing(network)
+
+
+def _without_values(name: str) -> nn.Module:
+    """Return timm's network on the meta device, where no memory is filled."""
+    try:
+        with torch.device("meta"):
+            return timm.create_model(name)
+    except RuntimeError:  # some networks of timm 1.0.10 ask for values while they are built
+        return timm.create_model(name)
 
 
 def _load_into_stages(network: nn.Module, stages: nn.Module, state: dict[str, torch.Tensor], source: str) -> None:
