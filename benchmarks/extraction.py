@@ -14,8 +14,9 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -99,6 +100,14 @@ def img2vec(paths: list[str]) -> Callable[[], object]:
     return lambda: [encoder.get_vec([Image.open(path).convert("RGB") for path in batch]) for batch in batches]
 
 
+@cache
+def openvino_core() -> Any:
+    """Return one core for all loops, for its plugin must not be unloaded while threads use it."""
+    import openvino
+
+    return openvino.Core()
+
+
 def openvino_compute(precision: str, n: int) -> Compute:
     """Return a model compiled by hand for batches of n normalised images."""
     import openvino
@@ -108,7 +117,7 @@ def openvino_compute(precision: str, n: int) -> Compute:
         model = openvino.convert_model(published_lite0(), example_input=torch.zeros(n, 3, 224, 224))
     model.reshape([n, 3, 224, 224])
     hint = {"INFERENCE_PRECISION_HINT": "bf16" if precision == "bfloat16" else "f32"}
-    request = openvino.Core().compile_model(model, "CPU", hint).create_infer_request()
+    request = openvino_core().compile_model(model, "CPU", hint).create_infer_request()
     return lambda batch: request.infer([batch.numpy()])[0].copy()
 
 
