@@ -144,7 +144,7 @@ OTHERS: dict[str, Callable[[list[str]], Callable[[], object]]] = {
 
 def engine_loop(name: str, precision: str, canvases: np.ndarray) -> Callable[[], object]:
     """Return a loop of one of our engines over canvases, 32 at a time."""
-    common = {"engine": name, "device": CPU, "precision": precision, "batch_size": 32}
+    common = {"engine": name, "device": CPU, "precision": precision}
     engine = make_engine(load_backbone(), Outputs((8,), "avg"), 0, **common)
     return lambda: [engine(canvases[first : first + 32]) for first in range(0, len(canvases), 32)]
 

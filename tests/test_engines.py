@@ -17,11 +17,18 @@ CANVASES = noise(11, 64, 64, 3)
 
 
 def engine(
-    name, cuts=(8,), pooling="avg", start=0, precision="float32", backbone="efficientnet_lite0", weights="default"
+    name,
+    cuts=(8,),
+    pooling="avg",
+    start=0,
+    precision="float32",
+    backbone="efficientnet_lite0",
+    weights="default",
+    size=64,
 ):
-    backbone = load_backbone(backbone, weights).with_image_size(64)
+    backbone = load_backbone(backbone, weights).with_image_size(size)
     return make_engine(
-        backbone, Outputs(tuple(cuts), pooling), start, engine=name, device=CPU, precision=precision, batch_size=4
+        backbone, Outputs(tuple(cuts), pooling), start, engine=name, device=CPU, precision=precision
     )
 
 
@@ -74,11 +81,37 @@ def test_an_engine_is_built_once():
     assert isinstance(engine("openvino"), OpenVINOEngine)
 
 
-def test_openvino_compiles_once_per_kind_of_batch():
+def test_openvino_compiles_once(monkeypatch):
+    compiled = []
+    monkeypatch.setattr(OpenVINOEngine, "_compile", counting(OpenVINOEngine._compile, compiled))
     runner = engine("openvino", cuts=(6,))
-    for n in (4, 4, 3, 1, 4, 2):
+    for n in (4, 4, 3, 1, 11, 2):
         runner(CANVASES[:n])
-    assert sorted(runner._requests) == [-1, 4]
+    assert len(compiled) == 1
+
+
+def counting(function, calls):
+    def counted(*args):
+        calls.append(args)
+        return function(*args)
+
+    return counted
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("name", ["torch", "openvino"])
+@pytest.mark.parametrize("size", [64, 160])
+def test_features_do_not_depend_on_the_other_images_of_a_batch(name, size, threads):
+    images = noise(33, size, size, 3)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads)
+        runner = engine(name, cuts=range(1, 9), pooling="avgstd", size=size)
+        together = runner(images).numpy()
+        for n in (1, 2, 3, 7, 16, 32):
+            np.testing.assert_array_equal(runner(images[33 - n :]).numpy(), together[33 - n :])
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_backbone_is_not_folded_itself():

@@ -24,7 +24,7 @@ from ._backbones import Backbone
 from ._cut_network import CutNetwork, Outputs, folded
 from ._device_memory import Halving
 
-CACHED_IMAGES = 8  # number of images run at a time on a CPU, so that their maps stay in its cache
+CACHED_IMAGES = 8  # number of images trained at a time on a CPU, so that their maps stay in its cache
 
 
 def resolve_device(device: str) -> torch.device:
@@ -54,24 +54,40 @@ def _is_there(device: torch.device) -> bool:
     return device.type == "cpu" or device.type == str(torch.accelerator.current_accelerator())
 
 
+def part_size(inputs: np.ndarray) -> int:
+    """Return how many canvases or maps of this shape are run at a time on a CPU.
+
+    The number depends on the shape alone, because rounding depends on how many are run at a time (ENG-02). Large ones
+    are few, so that their maps stay in the processor's cache. Small ones are more, so that there is enough to do.
+    """
+    return 4 if inputs[0].size >= 128 * 128 * 3 else 16
+
+
+def _whole_parts(inputs: np.ndarray, size: int) -> np.ndarray:
+    """Return the inputs with copies of the last one behind them, so that they can be divided into parts of `size`."""
+    missing = -len(inputs) % size
+    return np.concatenate([inputs, np.repeat(inputs[-1:], missing, axis=0)]) if missing else inputs
+
+
 class TorchEngine:
     """Runs a copy of a `CutNetwork` with torch: no gradients, channels last, BatchNorm folded into convolutions.
 
-    On a CPU a batch is run a few images at a time, so that their maps stay in the processor's cache. A batch that does
-    not fit the device's memory is halved once. bfloat16 applies to convolutions and matrix products only; the result is
-    always float32. The folding is tested on `sample`.
+    On a CPU a batch is run in parts of one size (see `part_size`). A batch that does not fit the device's memory is
+    halved once. bfloat16 applies to convolutions and matrix products only; the result is always float32. The folding is
+    tested on `sample`.
     """
 
     def __init__(self, network: CutNetwork, sample: torch.Tensor, device: torch.device, precision: str) -> None:
         self.device = device
         self.precision = precision
-        self.parts = Halving(CACHED_IMAGES if device.type == "cpu" else None)
+        self.parts = Halving(part_size(sample.numpy()) if device.type == "cpu" else None)
         self.network = folded(network, sample).to(device).to(memory_format=torch.channels_last)
 
     def __call__(self, inputs: np.ndarray) -> torch.Tensor:
         """Return the float32 activations of a batch of canvases or maps, on the engine's device."""
         low = self.precision == "bfloat16"
-        batch = torch.from_numpy(inputs)
+        size = self.parts.size if self.device.type == "cpu" else None
+        batch = torch.from_numpy(_whole_parts(inputs, size) if size else inputs)
         with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=low):
             batch = batch.pin_memory() if self.device.type == "cuda" else batch
 
@@ -79,41 +95,42 @@ class TorchEngine:
                 activations: torch.Tensor = self.network(batch[rows].to(self.device, non_blocking=True))
                 return activations.float()
 
-            return torch.cat(self.parts(run, len(batch)))
+            return torch.cat(self.parts(run, len(batch)))[: len(inputs)]
 
 
 class OpenVINOEngine:
     """Runs a `CutNetwork` with OpenVINO on the CPU.
 
-    The module is converted in memory at the first batch. Full batches run a model compiled for their exact size; other
-    batches run one compiled for any size. Each is compiled once. On a processor without bfloat16, OpenVINO computes in
-    float32 instead.
+    The module is converted and compiled in memory at the first batch, for parts of one size (see `part_size`). On a
+    processor without bfloat16, OpenVINO computes in float32 instead.
     """
 
-    def __init__(self, network: CutNetwork, batch_size: int, precision: str) -> None:
+    def __init__(self, network: CutNetwork, precision: str) -> None:
         self.device = torch.device("cpu")
         self.network = network.eval()
-        self.batch_size = batch_size
         self.precision = precision
-        self._model: Any = None
-        self._requests: dict[int, Any] = {}
-        self._lock = threading.Lock()  # only one thread at a time may use a request
+        self._request: Any = None
+        self._lock = threading.Lock()  # only one thread at a time may use the request
 
     def __call__(self, inputs: np.ndarray) -> torch.Tensor:
         """Return the float32 activations of a batch of canvases or maps."""
-        n = self.batch_size if len(inputs) == self.batch_size else -1
+        size = part_size(inputs)
+        whole = np.ascontiguousarray(_whole_parts(inputs, size))
         with self._lock:
-            if n not in self._requests:
-                self._requests[n] = self._compile(n, inputs)
-            (result,) = self._requests[n].infer([np.ascontiguousarray(inputs)]).values()
-            return torch.from_numpy(np.array(result, dtype=np.float32))  # a copy: the request owns its output
+            if self._request is None:
+                self._request = self._compile(whole[:size])
+            # A copy of each result is kept, because the request owns its output.
+            parts = [self._run(whole[first : first + size]).copy() for first in range(0, len(whole), size)]
+        return torch.from_numpy(np.concatenate(parts)[: len(inputs)])
 
-    def _compile(self, n: int, inputs: np.ndarray) -> Any:
+    def _run(self, part: np.ndarray) -> np.ndarray:
+        (result,) = self._request.infer([part]).values()
+        return np.asarray(result, dtype=np.float32)
+
+    def _compile(self, part: np.ndarray) -> Any:
         openvino = _openvino()
-        if self._model is None:
-            self._model = _converted(openvino, self.network, torch.from_numpy(inputs[:1].copy()))
-        model = self._model.clone()
-        model.reshape(openvino.PartialShape([n, *inputs.shape[1:]]))
+        model = _converted(openvino, self.network, torch.from_numpy(part[:1].copy()))
+        model.reshape(openvino.PartialShape(part.shape))
         options = {
             "INFERENCE_PRECISION_HINT": "bf16" if self.precision == "bfloat16" else "f32",
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),  # in a joblib worker: its share of the cores
@@ -173,18 +190,17 @@ def make_engine(
     engine: str,
     device: torch.device,
     precision: str,
-    batch_size: int,
 ) -> Engine:
     """Return the engine for these outputs. Each engine is built once per process, and the last few are kept."""
     start_clean_after_fork()
     identity = engine_identity(engine, device, precision)
     threads = torch.get_num_threads()
-    key = (*backbone.identity, backbone.preprocessing, outputs, start, identity, device, batch_size, threads)
+    key = (*backbone.identity, backbone.preprocessing, outputs, start, identity, device, threads)
 
     def build() -> Engine:
         network = CutNetwork(backbone, outputs, start)
         if engine == "openvino":
-            return OpenVINOEngine(network, batch_size, precision)
+            return OpenVINOEngine(network, precision)
         return TorchEngine(network, _sample(backbone, start), device, precision)
 
     return built_once(key, build)

@@ -82,7 +82,6 @@ class Extractor:
             engine=self.engine_name,
             device=self.device,
             precision=self.precision,
-            batch_size=self.batch_size,
         )
 
     def run(

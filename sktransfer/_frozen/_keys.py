@@ -19,7 +19,7 @@ from .._images._decoding import ValueRange
 from ._cut_network import Outputs
 from ._preprocessing import Preprocessing
 
-KEY_VERSION = 3  # version of the keys; changing it invalidates every stored row
+KEY_VERSION = 4  # version of the keys; changing it invalidates every stored row
 
 
 @dataclass(frozen=True)
