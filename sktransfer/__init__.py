@@ -31,7 +31,8 @@ if TYPE_CHECKING:
         WeightsMismatchError,
         WeightsNotFoundError,
     )
-    from ._features import PretrainedCNNFeatures, make_feature_classifier
+    from ._feature_classifier import FeatureClassifier, make_feature_classifier
+    from ._features import PretrainedCNNFeatures
     from ._frozen._backbones import list_backbones
     from ._frozen._store import CacheInfo, cache_info, clear_cache, set_cache_limits
     from ._images._bad_images import find_bad_images
@@ -90,7 +91,8 @@ _HOME = {
     **dict.fromkeys(["CacheInfo", "cache_info", "clear_cache", "set_cache_limits"], "._frozen._store"),
     "FineTunedCNNClassifier": "._classifier",
     "StrategyComparison": "._strategies._result",
-    **dict.fromkeys(["PretrainedCNNFeatures", "make_feature_classifier"], "._features"),
+    **dict.fromkeys(["FeatureClassifier", "make_feature_classifier"], "._feature_classifier"),
+    "PretrainedCNNFeatures": "._features",
     **dict.fromkeys(
         [
             "FreezeDepthDisplay",
