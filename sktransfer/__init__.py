@@ -52,6 +52,7 @@ __all__ = [
     "BadImage",
     "CacheInfo",
     "DeviceMemoryError",
+    "FeatureClassifier",
     "FineTunedCNNClassifier",
     "FreezeDepthDisplay",
     "GradCAMDisplay",

@@ -43,7 +43,7 @@ def save(estimator: BaseEstimator, path: StrPath) -> None:
     Parameters
     ----------
     estimator : estimator
-        A `FineTunedCNNClassifier`, a `PretrainedCNNFeatures`, or an estimator of scikit-learn that may hold them:
+        A `FineTunedCNNClassifier`, a `FeatureClassifier`, a `PretrainedCNNFeatures`, or an estimator of scikit-learn that may hold them:
         a pipeline, a grid search.
     path : path
         The file to write, by convention ``.sktransfer``. A temporary file is written first and then renamed, so an
@@ -131,7 +131,7 @@ def load(
     Notes
     -----
     Loading runs no code from the file. It builds only these types: scikit-learn's estimators, splitters and scorers,
-    sktransfer's two estimators, arrays and plain values. The file cannot choose the device or any folder.
+    sktransfer's estimators, arrays and plain values. The file cannot choose the device or any folder.
 
     The first prediction raises `WeightsMismatchError` if the published weights on this machine are not those that the
     model was fitted with, and `WeightsNotFoundError` if they are not on this machine and cannot be fetched.
@@ -249,13 +249,15 @@ def _trusted_types() -> list[str]:
     from sklearn.utils._metadata_requests import MetadataRequest, MethodMetadataRequest
 
     from ._classifier import FineTunedCNNClassifier
+    from ._feature_classifier import FeatureClassifier
     from ._features import PretrainedCNNFeatures
     from ._linear import CheckedGridSearchCV, OneThreadLogisticRegression
 
     splitters = [kind for kind in vars(model_selection).values() if inspect.isclass(kind) and hasattr(kind, "split")]
     scorers = [kind for kind in vars(_scorer).values() if inspect.isclass(kind) and kind.__module__ == _scorer.__name__]
     functions = [metrics.get_scorer(name)._score_func for name in metrics.get_scorer_names()]
-    ours = [FineTunedCNNClassifier, PretrainedCNNFeatures, OneThreadLogisticRegression, CheckedGridSearchCV]
+    ours = [FineTunedCNNClassifier, PretrainedCNNFeatures, FeatureClassifier]
+    ours += [OneThreadLogisticRegression, CheckedGridSearchCV]
     # These say in plain values which metadata an estimator routes; scikit-learn 1.6 and 1.7 store them in searches.
     routing = [MetadataRequest, MethodMetadataRequest]
     trusted = [*ours, *splitters, *scorers, *functions, *routing]

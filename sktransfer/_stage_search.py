@@ -62,7 +62,7 @@ def choose(
     for number in numbers if folds else []:
         for columns in (columns for stage in stages[len(stages) - number : len(stages) - done] for columns in stage):
             part = features[:, columns]
-            gram += _products(balanced(part, part.mean(axis=0), [[slice(None)]]))
+            gram += _products(balanced(part, np.average(part, axis=0, weights=weights), [[slice(None)]]))
         done = number
         coordinates = _coordinates(gram).astype(np.float32)
         losses[number], factors[number] = _log_losses(coordinates, codes, weights, Cs, folds)
@@ -138,16 +138,30 @@ def _log_losses(
     with one_blas_thread():
         for C in Cs:
             logits = [run.logits(C) for run in runs]
-
-            def loss(log_factor: float, logits: list[np.ndarray] = logits) -> float:
-                return sum(run.loss(np.exp(log_factor) * own) for run, own in zip(runs, logits, strict=True)) / total
-
-            found = minimize_scalar(loss, bounds=(-2, 6), method="bounded", options={"xatol": 0.01})
-            losses.append(float(found.fun))
-            factors.append(float(np.exp(found.x)))
+            factors.append(_sharpness(runs, logits))
+            losses.append(_loss(runs, logits, factors[-1]) / total)
             if len(losses) > 1 and losses[-1] > losses[-2]:
                 break
     return losses, factors
+
+
+def _sharpness(runs: list[_Run], logits: list[np.ndarray]) -> float:
+    """Return the factor of the logits with the least log loss of the held-out rows, and of one row of unknown class.
+
+    Without that row, the factor would be infinite if all held-out rows are classified correctly (Platt 1999).
+    """
+    n = sum(map(len, logits))
+
+    def loss(log_factor: float) -> float:
+        factor = np.exp(log_factor)
+        unknown = sum(float((logsumexp(factor * own, axis=1) - factor * own.mean(axis=1)).sum()) for own in logits)
+        return _loss(runs, logits, factor) + unknown / n
+
+    return float(np.exp(minimize_scalar(loss, bounds=(-2, 6), method="bounded", options={"xatol": 0.01}).x))
+
+
+def _loss(runs: list[_Run], logits: list[np.ndarray], factor: float) -> float:
+    return sum(run.loss(factor * own) for run, own in zip(runs, logits, strict=True))
 
 
 class _Run(NamedTuple):

@@ -56,7 +56,7 @@ def test_strategies_differ_as_their_names_say():
     assert known["shallow from scratch"].weights is known["from scratch"].weights is None
     assert known["shallow from scratch"].backbone == "shallow_cnn"
     for name, estimator in known.items():
-        part = estimator[0] if "features" in name else estimator
+        part = getattr(estimator, "features", estimator[0] if name == "features + SVM" else estimator)
         assert part.image_size == 96 and part.memory == "folder", name
     assert "fine-tuned, freeze=2" in make_strategies("resnet18")
 

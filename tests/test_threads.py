@@ -65,4 +65,4 @@ def test_n_jobs_of_strategies_are_threads_that_decode_in_all_of_them():
         decoding = "features__n_jobs" if "features" in name else "n_jobs"
         assert found.pop(decoding) == 7, name
         assert set(found.values()) <= {None}, name
-    assert make_feature_classifier(n_jobs=7)["features"].n_jobs == 7
+    assert make_feature_classifier(n_jobs=7).features.n_jobs == 7

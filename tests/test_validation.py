@@ -17,6 +17,7 @@ from sktransfer import (
     LabelError,
     compare_strategies,
     make_feature_classifier,
+    make_strategies,
     rank_backbones,
     recommend_strategy,
 )
@@ -141,8 +142,9 @@ def test_rare_classes_are_named_with_their_count(door, match):
 
 
 def test_a_search_behind_features_names_classes_that_are_all_too_small():
+    search = make_strategies(**TINY, **FLAT)["features + SVM"]
     with pytest.raises(ValueError, match="cv=3 needs at least 3 images of each class, but class 'cat' has 2, class"):
-        fit_on_features(X[:4], np.array(["cat", "dog"] * 2))
+        search.fit(X[:4], np.array(["cat", "dog"] * 2))
 
 
 @pytest.mark.parametrize(

@@ -225,12 +225,9 @@ class _Lookup:
         )
         # Keys under which a row may be found, and its columns. Stored features of all stages contain those needed.
         self.sources: list[tuple[Origin, np.ndarray | None]] = [(self.origin, None)]
-        every = replace(outputs, cuts=tuple(range(1, len(backbone.stages) + 1)))
-        if self.store is not None and outputs.pooling is not None and outputs != every:
-            ends = np.cumsum(every.feature_counts(backbone))
-            of_stage = np.split(np.arange(ends[-1]), ends[:-1])
-            columns = np.concatenate([of_stage[cut - 1] for cut in outputs.cuts])
-            self.sources.append((replace(self.origin, outputs=every), columns))
+        if self.store is not None and outputs.pooling is not None:
+            widers = _wider(outputs, backbone, exact=extractor.precision == "float32")
+            self.sources += [(replace(self.origin, outputs=wider), columns) for wider, columns in widers]
 
     @functools.cached_property
     def maps(self) -> list[tuple[int, Origin]]:
@@ -295,8 +292,8 @@ class _Lookup:
             row = self.store.get(row_key(origin, content, view))
             if row is not None:
                 row = row if columns is None else row[columns]
-                if source is not self.sources[0]:
-                    self.sources = self.sources[::-1]  # the next row is likely in the same place, so look there first
+                if source is not self.sources[0]:  # the next row is likely in the same place, so look there first
+                    self.sources = [source, *(other for other in self.sources if other is not source)]
                 break
         self.store.count(found=row is not None)
         if row is not None:
@@ -306,6 +303,22 @@ class _Lookup:
             if stored is not None:
                 return _Prepared(slot, key, start, stored)
         return _Prepared(slot, key, 0, _NOTHING)
+
+
+def _wider(outputs: Outputs, backbone: Backbone, exact: bool) -> Iterator[tuple[Outputs, np.ndarray]]:
+    """Yield outputs whose rows hold the pooled features in question, and the columns where these are.
+
+    In bfloat16, means beside deviations are computed in float32, and means alone are not.
+    """
+    poolings = [(outputs.pooling, 1)] + ([("avgstd", 2)] if outputs.pooling == "avg" and exact else [])
+    for pooling, parts in poolings:
+        every = Outputs(tuple(range(1, len(backbone.stages) + 1)), pooling)
+        if every == outputs:
+            continue
+        counts = every.feature_counts(backbone)
+        starts = np.cumsum([0, *counts])
+        columns = [np.arange(starts[cut - 1], starts[cut - 1] + counts[cut - 1] // parts) for cut in outputs.cuts]
+        yield every, np.concatenate(columns)
 
 
 _NOTHING = np.empty(0)

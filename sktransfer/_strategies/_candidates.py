@@ -9,7 +9,8 @@ from sklearn.pipeline import Pipeline
 from sklearn.svm import SVC
 
 from .._classifier import FineTunedCNNClassifier
-from .._features import PretrainedCNNFeatures, make_feature_classifier
+from .._feature_classifier import make_feature_classifier
+from .._features import PretrainedCNNFeatures
 from .._frozen._backbones import DEFAULT_BACKBONE, load_backbone
 from .._linear import CheckedGridSearchCV
 
@@ -88,7 +89,7 @@ def candidates(backbone: str, *, augment: Any, random_state: int, **params: Any)
         Strategy(f"fine-tuned, freeze={depth}", FineTunedCNNClassifier(**shared, **tuned, freeze=depth), depth)
         for depth in depths
     ]
-    features = PretrainedCNNFeatures(**{**shared, "layer": "all", "normalize": True})
+    features = PretrainedCNNFeatures(**{**shared, "layer": "all", "pooling": "avgstd", "normalize": True})
     svm = CheckedGridSearchCV(SVC(), {"C": [1, 10, 100]}, cv=3)
     # It crops as the linear model does, so that the features are computed once for both.
     dense = {"crop": True, **shared, "freeze": "all", "head_hidden": (256,), "random_state": random_state}

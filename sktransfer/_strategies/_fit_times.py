@@ -12,6 +12,7 @@ from sklearn.compose import ColumnTransformer
 from sklearn.pipeline import FeatureUnion, Pipeline
 
 from .._classifier import FineTunedCNNClassifier
+from .._feature_classifier import FeatureClassifier
 from .._features import PretrainedCNNFeatures
 from .._finetuning._recipe import resolve_recipe
 from .._finetuning._training_data import FrozenBody, make_views
@@ -64,6 +65,8 @@ def image_readers(estimator: Any, X: Any) -> Iterator[tuple[ImageReader, Any]]:
     """
     if isinstance(estimator, ImageReader):
         yield estimator, X
+    elif isinstance(estimator, FeatureClassifier):
+        yield from image_readers(estimator.transformer, X)
     elif isinstance(estimator, Pipeline):
         steps = [step for _, step in estimator.steps if step not in (None, "passthrough")]
         yield from image_readers(steps[0], X)

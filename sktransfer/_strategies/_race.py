@@ -20,6 +20,7 @@ from sklearn.utils import check_consistent_length
 from sklearn.utils.parallel import Parallel, delayed
 from tqdm import tqdm
 
+from .._feature_classifier import FeatureClassifier
 from .._images._duplicates import find_duplicates
 from .._progress import progress_bar
 from .._sklearn_compat import num_samples, safe_indexing
@@ -166,11 +167,13 @@ def compare_strategies(
             bar.set_postfix_str(f"fitting {best} to all images")
             try:
                 # Not those within a search or a column transformer: these fit clones, which cannot be set back.
-                steps = [name for name, _ in getattr(chosen[best], "steps", ())]
+                steps = [name for name, _ in getattr(chosen[best], "steps", [("features", None)])]
                 settable = {"memory", *(f"{name}__memory" for name in steps)}
                 memories = {name: memory for name, memory in _memories(chosen[best]).items() if name in settable}
                 fitted = _with_memory(chosen[best], folder, memories).fit(X, y)
                 comparison.best_estimator_ = fitted.set_params(**memories)
+                if isinstance(fitted, FeatureClassifier) and memories:
+                    fitted.features_.set_params(memory=memories["features__memory"])
             except Exception as error:
                 warnings.warn(
                     f"{best!r} could not be fitted to all images, so there is no best_estimator_: {in_a_line(error)}",

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.model_selection import StratifiedKFold, cross_val_score
+from sklearn.preprocessing import normalize
 
 from .._features import PretrainedCNNFeatures
 from .._frozen._backbones import DEFAULT_BACKBONE, load_backbone
@@ -204,11 +205,11 @@ def _probe(X: Any, y: np.ndarray, params: dict[str, Any], random_state: int) -> 
     """Return the skill of a linear model on the last stage's features, and the distance."""
     counts = np.unique(y, return_counts=True)[1]
     folds = StratifiedKFold(min(MOST_FOLDS, int(counts.min())), shuffle=True, random_state=random_state)
-    # All stages run at once, so that the features that "features + linear" needs are stored.
-    transformer = PretrainedCNNFeatures(**{**params, "layer": "all", "normalize": True})
+    # All stages run at once, so that the features that "features + linear" needs are stored. Means are used here.
+    transformer = PretrainedCNNFeatures(**{**params, "layer": "all", "pooling": "avgstd"})
     features = transformer.fit_transform(X)
-    ends = np.cumsum(list(transformer.feature_counts_.values()))
-    first_half, last = features[:, : ends[len(ends) // 2 - 1]], features[:, ends[-2] :]
+    means = [normalize(features[:, stage[0]]) for stage in transformer.stage_columns_]
+    first_half, last = np.hstack(means[: len(means) // 2]), means[-1]
     probe = OneThreadLogisticRegression(C=PROBE_C, max_iter=1000)
     accuracies = [
         float(cross_val_score(probe, part, y, cv=folds, error_score="raise").mean()) for part in (last, first_half)
