@@ -72,7 +72,7 @@ def write_report(comparison: StrategyComparison, folder: Path, *, title: str, fa
         rows.append(f'<tr><td>{escape(name)}</td><td class="reason" colspan="3">left out: {escape(reason)}</td></tr>')
     html = _PAGE.format(
         title=escape(title),
-        verdict=escape(comparison.verdict()),
+        verdict=escape(" ".join([comparison.verdict(), *comparison.notes()])),
         facts=escape(facts),
         scoring=escape(comparison.scoring),
         rows="\n".join(rows),

@@ -20,6 +20,7 @@ from sktransfer import (
     FineTunedCNNClassifier,
     ImageError,
     PretrainedCNNFeatures,
+    StrategyComparison,
     compare_strategies,
 )
 from sktransfer._strategies import _race
@@ -129,6 +130,51 @@ def test_time_budget_leaves_out_what_is_dear_and_names_it(recorder, quick):
     assert list(comparison.left_out_) == ["dearer"]
     assert "2778 h" in comparison.left_out_["dearer"] and "30 s were left" in comparison.left_out_["dearer"]
     assert "dearer" in comparison.summary() and "dearer" not in comparison.to_frame().index
+
+
+class CostOfTraining:
+    """Each training image costs as many seconds as the strategy's ``cost`` says."""
+
+    def seconds(self, estimator, n_images, n_train, n_test):
+        return estimator.cost * sum(n_train)
+
+
+@pytest.mark.parametrize(("cost", "fraction"), [(0.01, 1), (0.03, 0.5), (0.04, 0.25), (0.2, None)])
+def test_time_budget_trains_on_fewer_images(recorder, monkeypatch, cost, fraction):
+    monkeypatch.setattr(_race, "measure_cost", lambda estimator, X, y: CostOfTraining())
+    X, y = numbered(300)
+    strategies = {"cheap": recorder(0), "dear": recorder(1, cost=cost)}  # 600 training images of three folds, 300 at last
+    comparison = compare_strategies(X, y, strategies=strategies, cv=3, time_budget=20)
+    if fraction is None:
+        assert "dear" in comparison.left_out_
+        return
+    assert comparison.fractions_ == ({} if fraction == 1 else {"dear": fraction})
+    trained, tested = ([rows for answer, rows in calls if answer == 1] for calls in (recorder.fits, recorder.tests))
+    assert [len(rows) for rows in trained] == pytest.approx([200 * fraction] * 3, abs=2)
+    assert all(sum(y[row] for row in rows) == pytest.approx(len(rows) / 3, abs=2) for rows in trained)
+    assert sorted(sum(tested, [])) == list(range(300))  # on all test images
+    assert (fraction == 1) == (comparison.notes() == [])
+    if fraction < 1:
+        assert f"1/{1 / fraction:.0f} of the training images" in comparison.summary()
+        assert len(comparison.references_["dear"]) == 3
+        same = [rows for answer, rows in recorder.fits if answer == 0 and len(rows) < 200]
+        assert same == trained
+
+
+def test_few_images_are_not_divided(recorder, monkeypatch):
+    monkeypatch.setattr(_race, "measure_cost", lambda estimator, X, y: CostOfTraining())
+    X, y = numbered(60)
+    comparison = compare_strategies(
+        X, y, strategies={"cheap": recorder(0), "dear": recorder(1, cost=0.2)}, cv=3, time_budget=20
+    )
+    assert "dear" in comparison.left_out_
+
+
+def test_fewer_images_make_differences_less_sure():
+    scores = {"a": np.array([0.5, 0.6, 0.55]), "b": np.array([0.7, 0.81, 0.76])}
+    whole = StrategyComparison("f1", [200] * 3, [100] * 3, scores_=scores)
+    part = StrategyComparison("f1", [200] * 3, [100] * 3, scores_=scores, fractions_={"b": 0.25})
+    assert part.p_value("b", "a") >= whole.p_value("b", "a")
 
 
 def test_time_budget_stops_what_takes_longer_than_expected(recorder, quick):

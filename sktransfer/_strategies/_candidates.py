@@ -30,7 +30,7 @@ class Strategy(NamedTuple):
 def make_strategies(
     backbone: str = DEFAULT_BACKBONE, *, augment: Any = None, random_state: int = 0, **params: Any
 ) -> dict[str, BaseEstimator]:
-    """Return the usual ways to use a pretrained network for other images, the cheapest first.
+    """Return the usual ways to use a pretrained network for other images, in the order in which to try them.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ def make_strategies(
     strategies : dict of str to estimator
         ``"features + linear"`` is `make_feature_classifier`. ``"features + SVM"`` has the same features and a kernel,
         but no probabilities. ``"dense head"`` has 256 units on the frozen network. ``"fine-tuned, freeze=k"`` trains
-        the last quarter of the stages, the last half, or all. ``"shallow from scratch"`` is a CNN of four layers.
+        the last half of the stages, the last quarter, or all. ``"shallow from scratch"`` is a CNN of four layers.
         ``"from scratch"`` is the backbone without its weights. You may add or delete strategies before you pass the
         dict to `compare_strategies`.
 
@@ -65,7 +65,7 @@ def make_strategies(
     --------
     >>> from sktransfer import make_strategies
     >>> list(make_strategies(augment="photo"))[:4]
-    ['features + linear', 'features + SVM', 'dense head', 'fine-tuned, freeze=6']
+    ['features + linear', 'features + SVM', 'dense head', 'fine-tuned, freeze=4']
     """
     return {
         strategy.name: strategy.estimator
@@ -84,7 +84,7 @@ def candidates(backbone: str, *, augment: Any, random_state: int, **params: Any)
     shared = {"backbone": backbone, **params}
     tuned = {"augment": augment, "n_views": None if augment is None else N_VIEWS, "random_state": random_state}
     n_stages = len(load_backbone(backbone, None).stages)
-    depths = dict.fromkeys([n_stages * 3 // 4, n_stages // 2, 0])
+    depths = dict.fromkeys([n_stages // 2, n_stages * 3 // 4, 0])  # the first is advised most often
     fine_tuned = [
         Strategy(f"fine-tuned, freeze={depth}", FineTunedCNNClassifier(**shared, **tuned, freeze=depth), depth)
         for depth in depths

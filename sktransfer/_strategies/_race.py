@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.base import BaseEstimator, clone
@@ -26,13 +26,16 @@ from .._progress import progress_bar
 from .._sklearn_compat import num_samples, safe_indexing
 from .._summaries import duration
 from .._validated import validated
-from .._validation import check_folds, check_labels
+from .._validation import check_folds, check_labels, drawn
 from ._candidates import make_strategies
 from ._failures import in_a_line, raise_all, raise_if_images_are_bad
 from ._fit_times import ImageReader, image_readers, measure_cost
 from ._result import StrategyComparison
 
 Split = tuple[np.ndarray, np.ndarray]
+
+FRACTIONS = (1.0, 0.5, 0.25)  # of the training images of each fold, the largest that the time allows
+LEAST_TRAINED = 50  # training images of a fold; with fewer, a score says little about all of them
 
 
 @validated(
@@ -83,9 +86,10 @@ def compare_strategies(
     scoring : str or callable, default="accuracy"
         As in scikit-learn; higher is better. A strategy without the probabilities that a score needs is left out.
     time_budget : float, default=None
-        Seconds for everything, the last fit included. A short trial predicts how long a strategy takes. It is left out
-        if it is not expected to finish, and stopped between two folds if it takes longer than expected. The result
-        names both kinds. The first strategy always runs. No strategy is shortened to fit into the budget.
+        Seconds for everything, the last fit included. A short trial predicts how long a strategy takes. One that is not
+        expected to finish is trained on a half or a quarter of the training images of each fold, and tested on all of
+        the test images. Its score is then a cautious one, and the result says so. A strategy is left out if not even
+        that fits, and stopped between two folds if it takes longer than expected. The first strategy always runs.
     n_jobs : int, default=None
         Number of folds that run at the same time, in processes. One fold already uses all cores for the slowest steps.
     refit : bool, default=True
@@ -148,17 +152,21 @@ def compare_strategies(
             began, done = time.perf_counter(), bar.n
             try:
                 stored = _with_memory(estimator, folder, _memories(estimator))
-                scores, reason = race.run(stored, always=not comparison.scores_)
+                outcome = race.run(stored, always=not comparison.scores_)
+                if not outcome.reason and outcome.fraction < 1:
+                    cheapest = _with_memory(chosen[comparison.cheapest_strategy_], folder, {})
+                    comparison.fractions_[name] = outcome.fraction
+                    comparison.references_[name] = np.array(list(race.fold_scores(cheapest, outcome.fraction)))
             except Exception as error:
                 raise_if_images_are_bad(error)
-                scores, reason = [], _why_it_failed(error, scoring)
+                outcome = _Outcome([], _why_it_failed(error, scoring))
                 errors[name] = error
             bar.update(done + len(splits) - bar.n)
-            if reason:
-                comparison.left_out_[name] = reason
+            if outcome.reason:
+                comparison.left_out_[name] = outcome.reason
                 continue
             comparison.estimators[name] = estimator
-            comparison.scores_[name] = np.array(scores)
+            comparison.scores_[name] = np.array(outcome.scores)
             comparison.seconds_[name] = time.perf_counter() - began
         if not comparison.scores_:
             raise_all("No strategy could be run", errors)
@@ -183,6 +191,14 @@ def compare_strategies(
     return comparison
 
 
+class _Outcome(NamedTuple):
+    """What came of one strategy."""
+
+    scores: list[float]  # of the folds
+    reason: str = ""  # why it is left out, if it is
+    fraction: float = 1.0  # of the training images of each fold
+
+
 @dataclass
 class _Race:
     """Runs strategies one after the other on the same folds within a time budget."""
@@ -198,50 +214,65 @@ class _Race:
     slowest: float = 0.0  # seconds per fold, without the frozen stages
     longest_trial: float = 0.0  # seconds
 
-    def run(self, estimator: BaseEstimator, *, always: bool) -> tuple[list[float], str]:
-        """Return the scores of the folds, and why the strategy is left out, or "" if it is not."""
+    def run(self, estimator: BaseEstimator, *, always: bool) -> _Outcome:
+        """Run a strategy on all folds, on as many of their training images as the time allows."""
         if not always and self.seconds_left() <= 2 * self.longest_trial:  # the next trial may take longer than the last
-            return [], "the time was up"
+            return _Outcome([], "the time was up")
+        fraction = 1.0
         if not always and np.isfinite(self.deadline):
             needed = self.expected_seconds(estimator)
             left = self.seconds_left()  # after the trial, which takes its time too
-            if needed > left:
-                return [], f"needs about {duration(needed)}, and {duration(max(left, 0))} were left"
+            fitting = [fraction for fraction, seconds in needed.items() if seconds <= left]
+            if not fitting:
+                return _Outcome([], f"needs about {duration(needed[1.0])}, and {duration(max(left, 0))} were left")
+            fraction = fitting[0]
         scores: list[float] = []
         ends = [time.perf_counter()]
-        for score in self.fold_scores(estimator):
+        for score in self.fold_scores(estimator, fraction):
             if not np.isfinite(score):
                 raise ValueError(f"the score of fold {len(scores) + 1} is {score}")
             scores.append(score)
             ends.append(time.perf_counter())
             self.bar.update()
             if not always and len(scores) < len(self.splits) and self.seconds_left() < 0:
-                return scores, f"stopped after {len(scores)} of {len(self.splits)} folds, when the time was up"
-        self.slowest = max(self.slowest, min(np.diff(ends)))
-        return scores, ""
+                reason = f"stopped after {len(scores)} of {len(self.splits)} folds, when the time was up"
+                return _Outcome(scores, reason)
+        self.slowest = max(self.slowest, min(np.diff(ends)) / fraction)
+        return _Outcome(scores, fraction=fraction)
 
-    def expected_seconds(self, estimator: BaseEstimator) -> float:
-        """Return the expected seconds of all folds and of the last fit."""
+    def expected_seconds(self, estimator: BaseEstimator) -> dict[float, float]:
+        """Return the expected seconds of all folds and of the last fit, for each fraction of the training images."""
         start = time.perf_counter()
         cost = measure_cost(estimator, self.X, self.y)
         self.longest_trial = max(self.longest_trial, time.perf_counter() - start)
         n_train, n_test = ([len(part) for part in parts] for parts in zip(*self.splits, strict=True))
-        n_train += [len(self.y)] * self.refit
-        return cost.seconds(estimator, len(self.y), n_train, n_test)
+        fractions = [fraction for fraction in FRACTIONS if fraction == 1 or fraction * min(n_train) >= LEAST_TRAINED]
+        last = [len(self.y)] * self.refit
+        fitted = {fraction: [*(round(fraction * n) for n in n_train), *last] for fraction in fractions}
+        return {each: cost.seconds(estimator, len(self.y), n_fitted, n_test) for each, n_fitted in fitted.items()}
 
     def seconds_left(self) -> float:
         """Return what is left of the budget after reserving time for a last fit of the slowest strategy so far."""
         reserve = self.refit * self.slowest * len(self.y) / len(self.splits[0][0])
         return self.deadline - time.perf_counter() - reserve
 
-    def fold_scores(self, estimator: BaseEstimator) -> Iterator[float]:
+    def fold_scores(self, estimator: BaseEstimator, fraction: float = 1.0) -> Iterator[float]:
         """Yield the score of each fold, in order, as soon as it is computed."""
         parallel = Parallel(n_jobs=self.n_jobs, return_as="generator")
         scorer = check_scoring(estimator, scoring=self.scoring)
         scores: Iterator[float] = parallel(
-            delayed(_fold_score)(estimator, self.X, self.y, train, test, scorer) for train, test in self.splits
+            delayed(_fold_score)(estimator, self.X, self.y, _fewer(train, self.y, fraction), test, scorer)
+            for train, test in self.splits
         )
         return scores
+
+
+def _fewer(rows: np.ndarray, y: np.ndarray, fraction: float) -> np.ndarray:
+    """Return a fraction of the rows, of each class at least one."""
+    if fraction == 1:
+        return rows
+    codes = np.unique(y[rows], return_inverse=True)[1]
+    return rows[drawn(codes, np.ceil(fraction * np.bincount(codes)), seed=0)]
 
 
 def _fold_score(

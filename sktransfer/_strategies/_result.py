@@ -34,6 +34,11 @@ class StrategyComparison:
         Time to fit and test on all folds. Shared frozen features count for the first strategy that needs them.
     left_out_ : dict of str to str
         The strategies that were not run, or failed, and why.
+    fractions_ : dict of str to float
+        The strategies that were trained on a part of the training images of each fold, because the time budget allowed
+        no more, and which part. With all of them, their scores would hardly be lower.
+    references_ : dict of str to ndarray of shape (n_folds,)
+        For each of these, the scores of the cheapest strategy with the same training images.
     scoring : str
         Name of the score; higher is better.
     n_train, n_test : sequence of int
@@ -51,6 +56,8 @@ class StrategyComparison:
     scores_: dict[str, np.ndarray] = field(default_factory=dict)
     seconds_: dict[str, float] = field(default_factory=dict)
     left_out_: dict[str, str] = field(default_factory=dict)
+    fractions_: dict[str, float] = field(default_factory=dict)
+    references_: dict[str, np.ndarray] = field(default_factory=dict)
     best_estimator_: BaseEstimator = field(init=False, repr=False)
 
     @property
@@ -95,7 +102,8 @@ class StrategyComparison:
             return np.nan
         if np.allclose(differences, 0, rtol=0, atol=1e-12):
             return 0.5
-        n_train, n_test = np.asarray(self.n_train), np.asarray(self.n_test)
+        fraction = min(self.fractions_.get(name, 1.0) for name in (better, other))
+        n_train, n_test = fraction * np.asarray(self.n_train), np.asarray(self.n_test)
         counts_images = self.scoring == "accuracy"
         variance = differences.var(ddof=1)
         if counts_images:
@@ -132,7 +140,16 @@ class StrategyComparison:
         lines += [f"{name:{width}} left out: {reason}" for name, reason in self.left_out_.items()]
         if len(self.scores_) > 1:
             lines += ["", "Seconds: the first strategy that needs some frozen features pays for them."]
-        return "\n".join([*lines, "", self.verdict()])
+        return "\n".join([*lines, "", self.verdict(), *self.notes()])
+
+    def notes(self) -> list[str]:
+        """Return a sentence or more for each strategy that was trained on a part of the training images."""
+        return [
+            f"{name!r} was trained on 1/{1 / fraction:.0f} of the training images and scored "
+            f"{self.scores_[name].mean():.3f}. {self.cheapest_strategy_!r} scored {self.references_[name].mean():.3f} "
+            "with as many. A larger time budget allows more images."
+            for name, fraction in self.fractions_.items()
+        ]
 
     def verdict(self) -> str:
         """Return a sentence that says whether the best strategy is really better than the cheapest.
