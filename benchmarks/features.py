@@ -148,7 +148,9 @@ def report(cells: list[Cell]) -> list[str]:
             frame = pd.DataFrame([{"problem": cell["problem"], **cell[name]} for cell in found])
             mean = frame.groupby("problem").mean().mean()
             rows.append([name, *(frame[frame.problem == kind]["accuracy by log loss"].mean() for kind in kinds)])
-            rows[-1] += [mean.get(f"{each} by {rule}", np.nan) for rule in ("log loss", "accuracy") for each in MEASURED]
+            rows[-1] += [
+                mean.get(f"{each} by {rule}", np.nan) for rule in ("log loss", "accuracy") for each in MEASURED
+            ]
         columns = {f"{kind} ({sum(cell['problem'] == kind for cell in found)})": ".3f" for kind in kinds}
         for rule in ("log loss", "accuracy"):
             columns |= {f"{each}, C by {rule}": ".3f" for each in MEASURED}

@@ -17,7 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ._features import PretrainedCNNFeatures
 from ._portable import whole_or_nothing
-from ._sklearn_compat import HasMethods, Interval, check_sample_weight, fit_context, num_samples
+from ._sklearn_compat import HasMethods, check_sample_weight, fit_context, num_samples
 from ._stage_search import Folds, Stages, balanced, choose, fit_logistic, suffix
 from ._validation import check_labels, drawn, encoded
 from ._warnings import warnings_ignored
@@ -25,7 +25,7 @@ from ._warnings import warnings_ignored
 _SEARCHED = 2000  # images that the choice is made on; with more, it takes longer and hardly changes
 
 
-class FeatureClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn is untyped
+class FeatureClassifier(ClassifierMixin, BaseEstimator):
     """Logistic regression on the features of a frozen network, which chooses how many stages it uses.
 
     The features are computed once. Their last stage suits images that resemble those of pretraining, and earlier
@@ -265,7 +265,7 @@ def _stages(transformer: Any, n_columns: int) -> Stages:
     return [[slice(0, n_columns)]]
 
 
-def _positive(values: Any, name: str, kind: type, example: tuple[float, ...]) -> list[Any]:
+def _positive(values: Any, name: str, kind: Any, example: tuple[float, ...]) -> list[Any]:
     """Return the values of a parameter, which must be positive numbers of this kind."""
     numbers = list(values)
     wrong = [value for value in numbers if not isinstance(value, kind) or isinstance(value, bool) or not value > 0]

@@ -43,8 +43,8 @@ def save(estimator: BaseEstimator, path: StrPath) -> None:
     Parameters
     ----------
     estimator : estimator
-        A `FineTunedCNNClassifier`, a `FeatureClassifier`, a `PretrainedCNNFeatures`, or an estimator of scikit-learn that may hold them:
-        a pipeline, a grid search.
+        A `FineTunedCNNClassifier`, a `FeatureClassifier`, a `PretrainedCNNFeatures`, or an estimator of scikit-learn
+        that may hold them: a pipeline, a grid search.
     path : path
         The file to write, by convention ``.sktransfer``. A temporary file is written first and then renamed, so an
         earlier file stays intact until the new one is complete.

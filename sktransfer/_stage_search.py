@@ -75,7 +75,9 @@ def choose(
 
 def suffix(stages: Stages, number: int) -> tuple[np.ndarray, Stages]:
     """Return the columns of the last stages, and where their parts are among these columns."""
-    columns, parts, width = [], [], 0
+    columns: list[np.ndarray] = []
+    parts: Stages = []
+    width = 0
     for stage in stages[-number:]:
         parts.append([])
         for part in stage:

@@ -27,9 +27,7 @@ def engine(
     size=64,
 ):
     backbone = load_backbone(backbone, weights).with_image_size(size)
-    return make_engine(
-        backbone, Outputs(tuple(cuts), pooling), start, engine=name, device=CPU, precision=precision
-    )
+    return make_engine(backbone, Outputs(tuple(cuts), pooling), start, engine=name, device=CPU, precision=precision)
 
 
 def reference(cuts=(8,), pooling="avg", backbone="efficientnet_lite0", weights="default"):

@@ -97,7 +97,9 @@ def test_log_losses_are_those_of_scikit_learn():
     part = balanced(features, np.average(features, axis=0, weights=weights), STAGES).astype(float)
     total = 0.0
     for train, test in folds:
-        model = LogisticRegression(C=1, tol=1e-6, max_iter=1000).fit(part[train], y[train], sample_weight=weights[train])
+        model = LogisticRegression(C=1, tol=1e-6, max_iter=1000).fit(
+            part[train], y[train], sample_weight=weights[train]
+        )
         logits = choice.sharpness * model.decision_function(part[test])
         logits -= np.log(np.exp(logits).sum(axis=1, keepdims=True))
         total -= weights[test] @ logits[np.arange(len(test)), y[test]]

@@ -143,7 +143,10 @@ class CostOfTraining:
 def test_time_budget_trains_on_fewer_images(recorder, monkeypatch, cost, fraction):
     monkeypatch.setattr(_race, "measure_cost", lambda estimator, X, y: CostOfTraining())
     X, y = numbered(300)
-    strategies = {"cheap": recorder(0), "dear": recorder(1, cost=cost)}  # 600 training images of three folds, 300 at last
+    strategies = {
+        "cheap": recorder(0),
+        "dear": recorder(1, cost=cost),
+    }  # 600 training images of three folds, 300 at last
     comparison = compare_strategies(X, y, strategies=strategies, cv=3, time_budget=20)
     if fraction is None:
         assert "dear" in comparison.left_out_

@@ -272,7 +272,8 @@ def _fewer(rows: np.ndarray, y: np.ndarray, fraction: float) -> np.ndarray:
     if fraction == 1:
         return rows
     codes = np.unique(y[rows], return_inverse=True)[1]
-    return rows[drawn(codes, np.ceil(fraction * np.bincount(codes)), seed=0)]
+    kept: np.ndarray = rows[drawn(codes, np.ceil(fraction * np.bincount(codes)), seed=0)]
+    return kept
 
 
 def _fold_score(
