@@ -95,19 +95,19 @@ def test_extraction_goes_on_with_half_the_batch(little_memory, no_store, error):
     model = PretrainedCNNFeatures(**FLAT_TINY, engine="torch")
     expected = model.fit_transform(X)
     forget_built()
-    sizes = little_memory(CutNetwork, 4, error)
-    with pytest.warns(RuntimeWarning, match="8 images at a time do not fit the memory of the device; going on with 4"):
+    sizes = little_memory(CutNetwork, 8, error)
+    with pytest.warns(RuntimeWarning, match="16 images at a time do not fit the memory of the device; going on with 8"):
         got = model.fit_transform(X)
     np.testing.assert_allclose(got, expected, atol=1e-6)
-    assert sizes.count(8) == 1
+    assert sizes.count(16) == 1
 
 
 def test_extraction_fails_clearly(little_memory, no_store):
-    little_memory(CutNetwork, 3)
+    little_memory(CutNetwork, 6)
     model = PretrainedCNNFeatures(**FLAT_TINY, engine="torch")
     with (
-        pytest.warns(RuntimeWarning, match="going on with 4"),
-        pytest.raises(DeviceMemoryError, match=r"4 image\(s\) at a time do not fit [\s\S]*smaller batch_size"),
+        pytest.warns(RuntimeWarning, match="going on with 8"),
+        pytest.raises(DeviceMemoryError, match=r"8 image\(s\) at a time do not fit [\s\S]*smaller batch_size"),
     ):
         model.fit_transform(X)
 
