@@ -147,6 +147,8 @@ class FeatureClassifier(ClassifierMixin, BaseEstimator):
             self.classes_ = np.unique(y)
             codes = encoded(y, self.classes_)
             matrix = self._matrix(X)
+            if sample_weight is not None and not np.any(sample_weight):
+                raise ValueError("sample_weight is 0 for every image. Pass at least one positive weight in each class.")
             weights = check_sample_weight(sample_weight, matrix, ensure_non_negative=True)
             stages = _stages(self.features_, matrix.shape[1])
             rows, folds = self._rows_and_folds(codes, groups)
@@ -253,6 +255,8 @@ def _stages(transformer: Any, n_columns: int) -> Stages:
         stages: Stages = []
         first = 0
         for _, part in transformer.transformer_list:
+            if part == "drop":
+                continue
             n = len(part.get_feature_names_out())
             own = [[slice(s.start + first, s.stop + first) for s in stage] for stage in _stages(part, n)]
             longer, shorter = sorted((stages, own), key=len, reverse=True)

@@ -182,7 +182,7 @@ class _Run(NamedTuple):
         """Return the run, or None if there is nothing to tell apart or to test."""
         known = np.unique(codes[train])
         test = test[np.isin(codes[test], known)]
-        if len(known) < 2 or len(test) == 0:
+        if len(known) < 2 or not weights[test].any():
             return None
         model = LogisticRegression(tol=_ROUGH, max_iter=1000, warm_start=True)
         truth = np.arange(len(test)), np.searchsorted(known, codes[test])

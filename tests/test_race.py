@@ -164,6 +164,31 @@ def test_time_budget_trains_on_fewer_images(recorder, monkeypatch, cost, fractio
         assert same == trained
 
 
+def test_a_reference_that_takes_too_long_is_left_out(recorder, monkeypatch):
+    monkeypatch.setattr(_race, "measure_cost", lambda estimator, X, y: CostOfTraining())
+    X, y = numbered(300)
+    strategies = {"first": recorder(0, seconds=0.5), "dear": recorder(1, cost=0.0028)}
+    comparison = compare_strategies(X, y, strategies=strategies, cv=3, time_budget=2.5, refit=False)
+    assert comparison.fractions_ == {"dear": 0.5}
+    assert comparison.references_ == {}
+    assert "with as many" not in comparison.summary() and "1/2 of the training images" in comparison.summary()
+
+
+def test_a_part_of_a_table_that_is_called_features_keeps_its_memory(distinct):
+    X, y = distinct
+    table = ColumnTransformer([("features", PretrainedCNNFeatures(**FLAT_64), list(range(64)))])
+    strategies = {"table": make_pipeline(table, LogisticRegression())}
+    fitted = compare_strategies(X, y, strategies=strategies, cv=2).best_estimator_
+    assert fitted[0].named_transformers_["features"].memory is None
+
+
+@pytest.mark.parametrize("name", ["features + linear", "features + SVM"])
+def test_the_best_strategy_does_not_keep_the_temporary_folder(distinct, name):
+    best = compare_strategies(*distinct, strategies=name, cv=2, **FLAT_64).best_estimator_
+    assert best.get_params()["features__memory"] is None
+    assert getattr(best, "features_", best.get_params()["features"]).memory is None
+
+
 def test_few_images_are_not_divided(recorder, monkeypatch):
     monkeypatch.setattr(_race, "measure_cost", lambda estimator, X, y: CostOfTraining())
     X, y = numbered(60)

@@ -153,10 +153,6 @@ def compare_strategies(
             try:
                 stored = _with_memory(estimator, folder, _memories(estimator))
                 outcome = race.run(stored, always=not comparison.scores_)
-                if not outcome.reason and outcome.fraction < 1:
-                    cheapest = _with_memory(chosen[comparison.cheapest_strategy_], folder, {})
-                    comparison.fractions_[name] = outcome.fraction
-                    comparison.references_[name] = np.array(list(race.fold_scores(cheapest, outcome.fraction)))
             except Exception as error:
                 raise_if_images_are_bad(error)
                 outcome = _Outcome([], _why_it_failed(error, scoring))
@@ -168,6 +164,12 @@ def compare_strategies(
             comparison.estimators[name] = estimator
             comparison.scores_[name] = np.array(outcome.scores)
             comparison.seconds_[name] = time.perf_counter() - began
+            if outcome.fraction < 1:
+                comparison.fractions_[name] = outcome.fraction
+                cheapest = comparison.cheapest_strategy_
+                if comparison.seconds_[cheapest] <= race.seconds_left():
+                    again = _with_memory(chosen[cheapest], folder, _memories(chosen[cheapest]))
+                    comparison.references_[name] = np.array(list(race.fold_scores(again, outcome.fraction)))
         if not comparison.scores_:
             raise_all("No strategy could be run", errors)
         if refit:
@@ -175,7 +177,9 @@ def compare_strategies(
             bar.set_postfix_str(f"fitting {best} to all images")
             try:
                 # Not those within a search or a column transformer: these fit clones, which cannot be set back.
-                steps = [name for name, _ in getattr(chosen[best], "steps", [("features", None)])]
+                steps = [name for name, _ in getattr(chosen[best], "steps", ())]
+                if isinstance(chosen[best], FeatureClassifier):
+                    steps = ["features"]
                 settable = {"memory", *(f"{name}__memory" for name in steps)}
                 memories = {name: memory for name, memory in _memories(chosen[best]).items() if name in settable}
                 fitted = _with_memory(chosen[best], folder, memories).fit(X, y)

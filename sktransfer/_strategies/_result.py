@@ -36,9 +36,9 @@ class StrategyComparison:
         The strategies that were not run, or failed, and why.
     fractions_ : dict of str to float
         The strategies that were trained on a part of the training images of each fold, because the time budget allowed
-        no more, and which part. With all of them, their scores would hardly be lower.
+        no more, and which part. With all of them, their scores would probably be higher.
     references_ : dict of str to ndarray of shape (n_folds,)
-        For each of these, the scores of the cheapest strategy with the same training images.
+        For these strategies, the scores of the cheapest one with the same training images, where the time allowed it.
     scoring : str
         Name of the score; higher is better.
     n_train, n_test : sequence of int
@@ -144,12 +144,14 @@ class StrategyComparison:
 
     def notes(self) -> list[str]:
         """Return a sentence or more for each strategy that was trained on a part of the training images."""
-        return [
-            f"{name!r} was trained on 1/{1 / fraction:.0f} of the training images and scored "
-            f"{self.scores_[name].mean():.3f}. {self.cheapest_strategy_!r} scored {self.references_[name].mean():.3f} "
-            "with as many. A larger time budget allows more images."
-            for name, fraction in self.fractions_.items()
-        ]
+        notes = []
+        for name, fraction in self.fractions_.items():
+            note = f"{name!r} was trained on 1/{1 / fraction:.0f} of the training images and scored "
+            note += f"{self.scores_[name].mean():.3f}. "
+            if name in self.references_:
+                note += f"{self.cheapest_strategy_!r} scored {self.references_[name].mean():.3f} with as many. "
+            notes.append(f"{note}A larger time budget allows more images.")
+        return notes
 
     def verdict(self) -> str:
         """Return a sentence that says whether the best strategy is really better than the cheapest.
