@@ -147,9 +147,9 @@ class FeatureClassifier(ClassifierMixin, BaseEstimator):
             self.classes_ = np.unique(y)
             codes = encoded(y, self.classes_)
             matrix = self._matrix(X)
-            if sample_weight is not None and not np.any(sample_weight):
-                raise ValueError("sample_weight is 0 for every image. Pass at least one positive weight in each class.")
             weights = check_sample_weight(sample_weight, matrix, ensure_non_negative=True)
+            if not weights.any():  # newer versions of scikit-learn have said so already
+                raise ValueError("Sample weights must contain at least one non-zero number.")
             stages = _stages(self.features_, matrix.shape[1])
             rows, folds = self._rows_and_folds(codes, groups)
             choice = choose(matrix[rows], stages, codes[rows], weights[rows], n_stages=numbers, Cs=Cs, folds=folds)

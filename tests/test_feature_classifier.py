@@ -212,7 +212,7 @@ def test_a_dropped_network_of_a_union_has_no_features():
 
 def test_weights_of_zero():
     features, y = classes(30)
-    with pytest.raises(ValueError, match="sample_weight is 0 for every image"):
+    with pytest.raises(ValueError, match="Sample weights must contain at least one non-zero number"):
         FeatureClassifier(Given()).fit(features, y, sample_weight=np.zeros(30))
     held_out_counts_nothing = (np.arange(30) >= 10).astype(float)
     clf = FeatureClassifier(Given(), cv=3).fit(features, y, sample_weight=held_out_counts_nothing)
