@@ -18,7 +18,11 @@ from _cells import Benchmark, Cell, defaults_of, table
 from problems import forget_rows, load
 from sktransfer import FineTunedCNNClassifier, make_feature_classifier
 
-FEATURES: dict[str, dict[str, Any]] = {"features + linear": {}, "features + linear, no crop": {"crop": False}}
+FEATURES: dict[str, dict[str, Any]] = {
+    "features + linear": {},
+    "features of two networks + linear": {"backbone": ["efficientnet_lite0", "efficientnet_lite2"]},
+    "features + linear, no crop": {"crop": False},
+}
 TRAINED: dict[str, dict[str, Any]] = {
     "dense head": {"freeze": "all", "crop": True, "head_hidden": (256,), "augment": None},
     "fine-tuned": {},
@@ -30,14 +34,24 @@ PEERS = {"fastai fine_tune(5)": peers.fastai_fine_tune, "skorch tutorial": peers
 OTHER_CROPS = ("fine-tuned, crop", "features + linear, no crop")  # than the default
 LINEAR_AND_TUNED = ("features + linear", "fine-tuned")
 FOUR_KINDS = ["elpv", "clothing", "wallpaper-natural-60", "fashion-1000"]
+TWO = "features of two networks + linear"
 PAIRS = [
     ("fine-tuned", "features + linear"),
+    (TWO, "features + linear"),
+    ("fine-tuned", TWO),
     ("fine-tuned", "fine-tuned, crop"),
     ("features + linear, no crop", "features + linear"),
     ("fine-tuned", "fastai fine_tune(5)"),
     ("features + linear", "fastai fine_tune(5)"),
     ("fine-tuned", "skorch tutorial"),
 ]
+MEASURED = {
+    "accuracy": "accuracy",
+    "log_loss": "log loss",
+    "calibration_error": "calibration error",
+    "f1": "F1",
+    "auc": "AUC",
+}
 OURS = ("features + linear", *(name for name in TRAINED if name not in OTHER_CROPS))
 
 # Problem, strategies, number of seeds, in the order of the report.
@@ -53,6 +67,7 @@ PLAN: list[tuple[str, tuple[str, ...], int]] = [
     ("wallpaper-matched-300", OURS, 2),
     *((f"fashion-{n}", LINEAR_AND_TUNED, 2) for n in (50, 100, 200, 500, 2000, 5000)),
     *((f"elpv-{n}", LINEAR_AND_TUNED, 2) for n in (50, 100, 200, 500, 1000)),
+    *((name, (TWO,), 5) for name in FOUR_KINDS),
     *((name, OTHER_CROPS, 5) for name in FOUR_KINDS),
 ]
 TINY_PLAN = [("tiny", (*FEATURES, *TRAINED, *PEERS), 1)]
@@ -72,7 +87,7 @@ def plan(tiny: bool) -> list[Cell]:
 def estimator(strategy: str, params: Cell, training: Cell) -> BaseEstimator:
     """Return one of ours, with the parameters of all estimators and those of training."""
     if strategy in FEATURES:
-        return make_feature_classifier(**params | FEATURES[strategy])
+        return make_feature_classifier(**FEATURES[strategy] | params)
     return FineTunedCNNClassifier(**params | training | TRAINED[strategy])
 
 
@@ -97,16 +112,16 @@ def defaults(problem: str, strategy: str, seed: int) -> Cell:
 
 def report(cells: list[Cell]) -> list[str]:
     """Return mean ± standard deviation over seeds, what our strategies gain over others, and the learning curves."""
-    frame = pd.DataFrame(cells, columns=["problem", "strategy", "seed", "accuracy", "f1", "auc", "fit_seconds"])
+    frame = pd.DataFrame(cells, columns=["problem", "strategy", "seed", *MEASURED, "fit_seconds"])
     rows = [
         # Cells have no time if other work ran at the same time.
-        [name, strategy, len(found), *map(mean_and_spread, [found.accuracy, found.f1, found.auc])]
+        [name, strategy, len(found), *(mean_and_spread(found[each]) for each in MEASURED)]
         + ["" if found.fit_seconds.isna().all() else found.fit_seconds.mean()]
         for name, strategies, _ in (*PLAN, *TINY_PLAN)
         for strategy in strategies
         if len(found := frame[(frame.problem == name) & (frame.strategy == strategy)])
     ]
-    columns = dict.fromkeys(["problem", "strategy", "seeds", "accuracy", "F1", "AUC"], "")
+    columns = dict.fromkeys(["problem", "strategy", "seeds", *MEASURED.values()], "")
     lines = table({**columns, "training, s": ".0f"}, rows)
     columns = dict.fromkeys(["problem", "strategy", "against", "seeds"], "")
     lines += table({**columns, "gain, points": "+.1f", "time ratio": ".2f"}, gains(frame))

@@ -20,7 +20,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
 
 from _cells import Benchmark, Cell, table
-from problems import load
+from problems import calibration_error, load, log_loss
 from sktransfer import PretrainedCNNFeatures, make_feature_classifier
 from sktransfer._linear import one_blas_thread
 
@@ -32,7 +32,7 @@ SELECTION = [
     if n in WALLPAPER or kind != "wallpaper"
 ]
 CONFIRMATION = [f"{kind}-{n}" for kind in ("groceries", "signdigits", "digits") for n in (60, 150)]
-SEEDS, CS, BINS = 3, (0.1, 1.0, 10.0, 100.0, 1000.0), 15
+SEEDS, CS = 3, (0.1, 1.0, 10.0, 100.0, 1000.0)
 LAST, LAST_CENTRED = (1, 4, 8), (1, 2, 3, 4, 5)  # numbers of stages, counted from the last one
 CHOSEN = "centred: number of stages chosen by log loss"
 OURS: dict[str, str | list[str]] = {
@@ -60,7 +60,7 @@ def measure(problem: str, seed: int) -> Cell:
     centred = [found[f"centred: last {n}"] for n in LAST_CENTRED if f"centred: last {n}" in found]
     found[CHOSEN] = min(centred, key=lambda result: result["inner log loss"])
     for name, backbone in OURS.items():
-        model = make_feature_classifier(**{**images.params, "backbone": backbone})
+        model = make_feature_classifier(**{"backbone": backbone, **images.params})
         start = time.perf_counter()
         probabilities = model.fit(images.X_train, images.y_train).predict_proba(images.X_test)
         found[name] = {f"{each} by log loss": function(probabilities, y_test) for each, function in MEASURED.items()}
@@ -119,18 +119,6 @@ def path(X: np.ndarray, y: np.ndarray, X_test: np.ndarray) -> list[np.ndarray]:
 
 def accuracy(probabilities: np.ndarray, y: np.ndarray) -> float:
     return float((probabilities.argmax(axis=1) == y).mean())
-
-
-def log_loss(probabilities: np.ndarray, y: np.ndarray) -> float:
-    return float(-np.log(np.maximum(probabilities[np.arange(len(y)), y], 1e-12)).mean())
-
-
-def calibration_error(probabilities: np.ndarray, y: np.ndarray) -> float:
-    """Return the expected calibration error over 15 bins of equal width (Guo et al., ICML 2017)."""
-    sure, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == y
-    bins = np.minimum((sure * BINS).astype(int), BINS - 1)
-    gaps = np.bincount(bins, right - sure, BINS)
-    return float(np.abs(gaps).sum() / len(y))
 
 
 MEASURED = {"accuracy": accuracy, "log loss": log_loss, "calibration error": calibration_error}

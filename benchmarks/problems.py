@@ -15,6 +15,7 @@ from sktransfer.datasets import load_elpv, load_fashion_mnist, load_image_folder
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 CLOTHING = DATA / "clothing"
+BINS = 15  # of the calibration error
 FASHION_TEST = 2_000  # of the 10,000 test images, because some strategies are too slow for all of them
 
 
@@ -31,14 +32,28 @@ class Problem:
     max_epochs: int | str = "auto"
 
     def scores(self, probabilities: np.ndarray) -> dict[str, float]:
-        """Return the accuracy on the test images, and F1 and AUC of two classes."""
+        """Return accuracy, log loss and calibration error on the test images, and F1 and AUC of two classes."""
         classes = np.unique(self.y_train)
-        predicted = classes[probabilities.argmax(axis=1)]
+        predicted, positions = classes[probabilities.argmax(axis=1)], np.searchsorted(classes, self.y_test)
         scores = {"accuracy": accuracy_score(self.y_test, predicted)}
+        scores |= {each.__name__: each(probabilities, positions) for each in (log_loss, calibration_error)}
         if len(classes) == 2:
             scores["f1"] = f1_score(self.y_test, predicted)
             scores["auc"] = roc_auc_score(self.y_test, probabilities[:, 1])
         return scores
+
+
+def log_loss(probabilities: np.ndarray, y: np.ndarray) -> float:
+    """Return the mean of -log(probability of the true class); `y` holds positions of classes."""
+    return float(-np.log(np.maximum(probabilities[np.arange(len(y)), y], 1e-12)).mean())
+
+
+def calibration_error(probabilities: np.ndarray, y: np.ndarray) -> float:
+    """Return the expected calibration error over 15 bins of equal width (Guo et al., ICML 2017)."""
+    sure, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == y
+    bins = np.minimum((sure * BINS).astype(int), BINS - 1)
+    gaps = np.bincount(bins, right - sure, BINS)
+    return float(np.abs(gaps).sum() / len(y))
 
 
 def load(name: str, seed: int) -> Problem:
