@@ -14,6 +14,9 @@ from .._protocols import FineTunes
 LABEL_SMOOTHING = 0.1
 GRADIENT_NORM = 1.0  # gradients with a larger norm are scaled to this one
 WARMUP = 0.2  # fraction of the steps
+SMALL_EPOCHS = 0.6  # fraction of the epochs that show smaller images
+SMALL_SIDE = 0.7  # the side of these images, as a fraction of the side at the end
+LEAST_SMALL_SIDE = 96  # in pixels; deep stages have hardly a map left of smaller images
 
 
 class Recipe(NamedTuple):
@@ -22,18 +25,23 @@ class Recipe(NamedTuple):
     lr: float
     max_epochs: int
 
+    @property
+    def n_small(self) -> int:
+        """The number of epochs, at the beginning, that show smaller images: none of fewer than five."""
+        return int(SMALL_EPOCHS * self.max_epochs) if self.max_epochs >= 5 else 0
+
 
 def resolve_recipe(estimator: FineTunes, n_images: int, pretrained: bool) -> Recipe:
     """Return the learning rate and the number of epochs that the classifier's parameters ask for.
 
-    A network needs a certain number of steps, so it trains for more epochs if there are fewer images. TRAIN-02 in
-    docs/design/training.md explains these numbers; benchmarks/recipe.py tries others.
+    A network needs a certain number of steps, so it trains for more epochs if there are fewer images. TRAIN-02 and
+    TRAIN-16 in docs/design/training.md explain these numbers; benchmarks/recipe.py tries others.
     """
     lr, max_epochs = estimator.lr, estimator.max_epochs
     if lr == "auto":
         lr = 3e-3 if pretrained else 1e-3
     if max_epochs == "auto":
-        n_seen, least, most = (24_000, 6, 30) if pretrained else (60_000, 10, 60)
+        n_seen, least, most = (16_000, 6, 30) if pretrained else (60_000, 10, 60)
         max_epochs = min(max(round(n_seen / n_images), least), most)
     return Recipe(float(lr), int(max_epochs))
 

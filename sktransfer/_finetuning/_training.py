@@ -23,7 +23,7 @@ from .._protocols import FineTunes, History, Tuned
 from .._validation import drawn
 from ._network import TunedNetwork, fit_first_head, new_network, take_over
 from ._recipe import GRADIENT_NORM, LABEL_SMOOTHING, Recipe, WeightedCrossEntropy, resolve_recipe, warmup_cosine
-from ._training_data import Batch, EvenBatches, Examples, FrozenBody, TrainingSet, make_training_set
+from ._training_data import Batch, EvenBatches, Examples, FrozenBody, TrainingSet, make_smaller_set, make_training_set
 
 
 def train(
@@ -47,7 +47,11 @@ def train(
     record = Record(len(rows), recipe.max_epochs, estimator.verbose, earlier)
     schedule = warmup_cosine(recipe.max_epochs * len(EvenBatches(train_set, estimator.batch_size)))
     net = new_net(estimator, network, recipe, shuffler=shuffler, valid_set=valid_set, record=record, schedule=schedule)
-    run(net.initialize(), train_set)
+    small_set = make_smaller_set(estimator, body, examples, rows, viewer) if trained is None else None
+    phases = [(train_set, recipe.max_epochs)]
+    if small_set is not None and recipe.n_small > 0:
+        phases = [(small_set, recipe.n_small), (train_set, recipe.max_epochs - recipe.n_small)]
+    run(net.initialize(), phases)
     net.optimizer_.state.clear()  # it is twice the size of the network, and predictions do not need it
     return net, record.epochs_
 
@@ -81,7 +85,7 @@ class OngoingTraining:
         """Train for one epoch on these images."""
         self.record.n_images = len(examples.images)
         rows = np.arange(self.record.n_images)
-        run(self.net, make_training_set(estimator, body, examples, rows, self.viewer), epochs=1)
+        run(self.net, [(make_training_set(estimator, body, examples, rows, self.viewer), 1)])
 
 
 def first_network(
@@ -217,19 +221,20 @@ class TunedNet(NeuralNetClassifier):  # type: ignore[misc]  # skorch is untyped
         return {"loss": torch.stack(losses).sum(), "y_pred": torch.cat(logits)}
 
 
-def run(net: TunedNet, train_set: TrainingSet, epochs: int | None = None) -> None:
-    """Run skorch's loop for `epochs`, or the net's own number. Unlike skorch's ``fit``, this does not catch Ctrl-C.
+def run(net: TunedNet, phases: Sequence[tuple[TrainingSet, int]]) -> None:
+    """Run skorch's loop on each training set for its number of epochs. Ctrl-C is not caught, as skorch's ``fit`` does.
 
     Early stopping ends the loop with a ``KeyboardInterrupt`` too; its count of epochs distinguishes it from Ctrl-C.
     """
-    net.notify("on_train_begin", X=train_set, y=None)
+    net.notify("on_train_begin", X=phases[0][0], y=None)
     try:
-        net.fit_loop(train_set, epochs=epochs)
+        for train_set, epochs in phases:
+            net.fit_loop(train_set, epochs=epochs)
     except KeyboardInterrupt:
         stoppers = [callback for _, callback in net.callbacks_ if isinstance(callback, EarlyStopping)]
         if not any(stopper.misses_ >= stopper.patience for stopper in stoppers):
             raise
-    net.notify("on_train_end", X=train_set, y=None)
+    net.notify("on_train_end", X=phases[-1][0], y=None)
 
 
 class Record(Callback):  # type: ignore[misc]  # skorch is untyped

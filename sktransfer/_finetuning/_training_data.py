@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Integral
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ from .._frozen._engines import Engine
 from .._frozen._extraction import Extractor
 from .._images._collection import Images
 from .._protocols import FineTunes
+from ._recipe import LEAST_SMALL_SIDE, SMALL_SIDE
 
 Batch = tuple[torch.Tensor, list[torch.Tensor]]
 
@@ -42,6 +44,24 @@ class FrozenBody:
         self.n_frozen = n_frozen
         self._whole = Outputs((len(extractor.backbone.stages),), "avg")
         self._outputs = self._whole if n_frozen == len(extractor.backbone.stages) else Outputs((n_frozen,), None)
+
+    def smaller(self) -> FrozenBody | None:
+        """Return the same stages for smaller images, or None if these would be too small or the network refuses them.
+
+        Their sides are multiples of 16 pixels.
+        """
+        backbone = self.extractor.backbone
+        height, width = (16 * round(SMALL_SIDE * side / 16) for side in backbone.preprocessing.size)
+        if min(height, width) < LEAST_SMALL_SIDE:
+            return None
+        try:
+            with torch.inference_mode():
+                backbone.stages(torch.zeros(1, 3, height, width))
+        except (RuntimeError, AssertionError, ValueError, TypeError):  # some networks take images of one size only
+            return None
+        extractor = copy.copy(self.extractor)
+        extractor.backbone = replace(backbone, preprocessing=replace(backbone.preprocessing, size=(height, width)))
+        return FrozenBody(extractor, self.n_frozen)
 
     @property
     def engine(self) -> Engine:
@@ -115,6 +135,20 @@ def make_training_set(
         return TrainingSet(body.extractor.canvases(images, rows), *target, augment, viewer)
     views = make_views(estimator, estimator.n_views)
     return TrainingSet(body.activations(images, rows, views), *target, rng=viewer, n_views=views.count)
+
+
+def make_smaller_set(
+    estimator: FineTunes, body: FrozenBody, examples: Examples, rows: np.ndarray, viewer: np.random.Generator
+) -> TrainingSet | None:
+    """Return those rows as smaller images for the first epochs (progressive resizing, TRAIN-16).
+
+    None means that all epochs show images of the full size, because no pretrained stages learn from new views.
+    """
+    backbone = body.extractor.backbone
+    learns = backbone.pretrained and body.n_frozen < len(backbone.stages) and estimator.lr_factor > 0
+    stored = estimator.augment is None or (estimator.n_views is not None and body.n_frozen > 0)
+    smaller = body.smaller() if learns and not stored else None
+    return None if smaller is None else make_training_set(estimator, smaller, examples, rows, viewer)
 
 
 def make_views(estimator: FineTunes, count: int) -> Views:

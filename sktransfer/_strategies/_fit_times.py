@@ -14,7 +14,7 @@ from sklearn.pipeline import FeatureUnion, Pipeline
 from .._classifier import FineTunedCNNClassifier
 from .._feature_classifier import FeatureClassifier
 from .._features import PretrainedCNNFeatures
-from .._finetuning._recipe import resolve_recipe
+from .._finetuning._recipe import SMALL_EPOCHS, resolve_recipe
 from .._finetuning._training_data import FrozenBody, make_views
 from .._images._collection import as_images
 from .._parameters import make_extractor, resolve_backbone, resolve_freeze, resolve_outputs
@@ -93,12 +93,15 @@ def seconds_of_features(features: PretrainedCNNFeatures, images: Any, *, anew: b
 
 def _cost_of_training(classifier: FineTunedCNNClassifier, images: Any, labels: np.ndarray, anew: bool) -> Cost:
     frozen = _seconds_of_frozen_stages(classifier, images, anew)
-    pilot = clone(classifier).set_params(max_epochs=2, early_stopping=False, warm_start=False, callbacks=None)
+    pilot = clone(classifier).set_params(max_epochs=5, early_stopping=False, warm_start=False, callbacks=None)
     pilot.fit(images, labels)
     start = time.perf_counter()
     pilot.predict(images)
     testing = (time.perf_counter() - start) / len(labels)
-    return Cost(frozen, pilot.history_[-1]["seconds"] / len(labels), testing)  # the first epoch warms up
+    # Three of the five epochs show smaller images, if any do. The first epoch of each size warms up.
+    seconds = [epoch["seconds"] for epoch in pilot.history_]
+    small, whole = seconds[len(seconds) // 2], seconds[-1]
+    return Cost(frozen, (SMALL_EPOCHS * small + (1 - SMALL_EPOCHS) * whole) / len(labels), testing)
 
 
 def _seconds_of_frozen_stages(classifier: FineTunedCNNClassifier, images: Any, anew: bool) -> float:
