@@ -22,7 +22,7 @@ from ._stage_search import Folds, Stages, balanced, choose, fit_logistic, suffix
 from ._validation import check_labels, drawn, encoded
 from ._warnings import warnings_ignored
 
-_SEARCHED = 2000  # images that the choice is made on; with more, it takes longer and hardly changes
+_SEARCHED = 600, 2000, 40  # least and most images that the choice is made on, and how many of each class
 
 
 class FeatureClassifier(ClassifierMixin, BaseEstimator):
@@ -72,7 +72,7 @@ class FeatureClassifier(ClassifierMixin, BaseEstimator):
 
     Notes
     -----
-    With more than 2,000 images, the choice is made on a sample of 2,000. All images are fitted.
+    The choice is made on a sample of about 40 images of each class, 600 to 2,000 in all. All images are fitted.
 
     References
     ----------
@@ -221,9 +221,11 @@ class FeatureClassifier(ClassifierMixin, BaseEstimator):
             cv = StratifiedKFold(n_folds)
         with warnings_ignored("sklearn"):  # it warns of classes with fewer images than folds
             folds = list(check_cv(cv, codes, classifier=True).split(codes, codes, groups))
-        if len(codes) <= _SEARCHED:
+        least, most, of_a_class = _SEARCHED  # with more images, it takes longer and hardly changes
+        searched = min(max(least, of_a_class * len(counts)), most)
+        if len(codes) <= searched:
             return np.arange(len(codes)), folds
-        sample = drawn(codes, np.ceil(_SEARCHED * counts / len(codes)), seed=0)
+        sample = drawn(codes, np.ceil(searched * counts / len(codes)), seed=0)
         place = np.cumsum(sample) - 1  # of each row in the sample
         return np.flatnonzero(sample), [tuple(place[part[sample[part]]] for part in fold) for fold in folds]
 

@@ -128,7 +128,7 @@ def test_numbers_beyond_the_network_mean_all_of_its_stages():
 
 
 def test_large_sets_are_fitted_whole_and_searched_in_part(monkeypatch):
-    monkeypatch.setattr("sktransfer._feature_classifier._SEARCHED", 60)
+    monkeypatch.setattr("sktransfer._feature_classifier._SEARCHED", (60, 60, 1))
     searched, fitted = [], []
     monkeypatch.setattr(
         "sktransfer._feature_classifier.choose",
