@@ -17,7 +17,7 @@ from torch.optim.swa_utils import AveragedModel
 from _cells import Benchmark, Cell, defaults_of, seconds, table
 from problems import Problem, forget_rows, load
 from sktransfer import FineTunedCNNClassifier
-from sktransfer._finetuning import _training
+from sktransfer._finetuning import _recipe, _training
 
 PROBLEMS = ["elpv", "clothing", "wallpaper-natural-60", "fashion-1000"]
 SEEDS, VIEWS = 2, [1, 4, 8]
@@ -39,10 +39,12 @@ class WeightAverage(Callback):
         net.module_.load_state_dict(self.average_.module.state_dict())
 
 
-RANDOM_HEAD = "random first head"
+RANDOM_HEAD, ONE_SIZE = "random first head", "the whole size in all epochs"
 VARIANTS: dict[str, dict[str, Any]] = {
     "default": {},
     RANDOM_HEAD: {},
+    ONE_SIZE: {},
+    "the whole size in all epochs, 1.5 times the epochs": {"epochs": 1.5},
     "lr=1e-3": {"lr": 1e-3},
     "lr=1e-2": {"lr": 1e-2},
     "lr=3e-4, lr_factor=1": {"lr": 3e-4, "lr_factor": 1.0},
@@ -67,7 +69,7 @@ def plan(tiny: bool) -> list[Cell]:
     return [
         {"problem": problem, "variant": variant, "seed": seed}
         for seed in range(1 if tiny else SEEDS)
-        for variant in (["default", RANDOM_HEAD, "weight average", "twice the epochs"] if tiny else VARIANTS)
+        for variant in (["default", RANDOM_HEAD, ONE_SIZE, "weight average", "twice the epochs"] if tiny else VARIANTS)
         for problem in (["tiny"] if tiny else PROBLEMS)
     ]
 
@@ -90,7 +92,10 @@ def measure(problem: str, variant: str, seed: int) -> dict[str, float]:
     forget_rows()
     estimator = classifier(images, variant, seed)
     original = _training.fit_first_head
-    with mock.patch.object(_training, "fit_first_head", mock.Mock() if variant == RANDOM_HEAD else original):
+    with (
+        mock.patch.object(_training, "fit_first_head", mock.Mock() if variant == RANDOM_HEAD else original),
+        mock.patch.object(_recipe, "SMALL_EPOCHS", 0.0 if variant.startswith(ONE_SIZE) else _recipe.SMALL_EPOCHS),
+    ):
         scores = {"fit_seconds": seconds(lambda: estimator.fit(images.X_train, images.y_train))}
     scores["train_loss"] = estimator.history_[-1]["train_loss"]
     for n_views in VIEWS:
