@@ -27,9 +27,9 @@ from sktransfer._frozen._weights import embedded_lite_weights, read_weights
 def lightly_train_classification(problem: Problem, seed: int) -> tuple[np.ndarray, float]:
     """Train all layers as lightly-train does, for 20 epochs, as its notebook on photos of clothes does.
 
-    All else are its defaults (batches of 16, its random crops and colours), but for four. Its 100,000 steps would take
-    days. The numbers are float32, since bfloat16 is slower on most CPUs. Pixels are normalised as the weights want it.
-    Vertical flips are added where ours turn the images too.
+    All else are its defaults (batches of 16, its random crops and colours), with four exceptions. Its 100,000 steps
+    would take more than a day on two cores. Training is in float32, because bfloat16 is slower on a CPU without it.
+    Pixels are normalised as in pretraining. Vertical flips are added where ours turn the images too.
     """
     import lightly_train
 
