@@ -25,6 +25,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = {"numpy", "openvino", "pillow", "scikit-learn", "skorch", "timm", "torch", "torchvision"}
+PACKAGES |= {"autogluon.multimodal", "fastai", "lightly_train"}  # peers, as their metadata spell them
 Cell = dict[str, Any]
 
 

@@ -12,16 +12,26 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
+import timm
 import torch
 from PIL import Image
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from skorch import NeuralNetClassifier
 from skorch.callbacks import Freezer, LRScheduler
+from timm.data import create_transform, resolve_data_config
 from torch import nn
 from torchvision.transforms import v2
 
 from _cells import seconds
 from problems import Problem
+from sktransfer import PretrainedCNNFeatures
 from sktransfer._frozen._backbones import load_backbone
+from sktransfer._frozen._weights import embedded_lite_weights
+
+LITE0 = "tf_efficientnet_lite0"  # timm's name of our default backbone
 
 
 def plain_training(network: nn.Module, batches: Callable[[], Iterable], epochs: int) -> list[float]:
@@ -38,7 +48,7 @@ def plain_training(network: nn.Module, batches: Callable[[], Iterable], epochs: 
     return [seconds(epoch) for _ in range(epochs)]
 
 
-def _files(images: np.ndarray, folder: Path, prefix: str) -> list[str]:
+def files_of(images: np.ndarray, folder: Path, prefix: str) -> list[str]:
     """Return paths of the images; those that are arrays are written to PNG files."""
     if images.dtype.kind == "U":
         return images.tolist()
@@ -58,8 +68,8 @@ def fastai_fine_tune(problem: Problem, seed: int) -> tuple[np.ndarray, float]:
     fastai.set_seed(seed)
     backbone = load_backbone()
     with tempfile.TemporaryDirectory() as folder:
-        train = _files(problem.X_train, Path(folder), "train")
-        test = _files(problem.X_test, Path(folder), "test")
+        train = files_of(problem.X_train, Path(folder), "train")
+        test = files_of(problem.X_test, Path(folder), "test")
         # fastai wants a validation set: a batch of eight training images, so that it costs nothing.
         labels = dict(zip(train, problem.y_train.tolist(), strict=True))
         items = [*train, *train[:8]]
@@ -131,7 +141,33 @@ def skorch_tutorial(problem: Problem, seed: int) -> tuple[np.ndarray, float]:
         verbose=0,
     )
     with tempfile.TemporaryDirectory() as folder:
-        train = Files(_files(problem.X_train, Path(folder), "train"), positions, augmented)
-        test = Files(_files(problem.X_test, Path(folder), "test"), np.zeros(len(problem.X_test)), plain)
+        train = Files(files_of(problem.X_train, Path(folder), "train"), positions, augmented)
+        test = Files(files_of(problem.X_test, Path(folder), "test"), np.zeros(len(problem.X_test)), plain)
         took = seconds(lambda: net.fit(train, None))
         return net.predict_proba(test), took
+
+
+def timm_probe(problem: Problem, seed: int) -> tuple[np.ndarray, float]:
+    """Fit a logistic regression to the pooled features of timm's network, seen through timm's own transform."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    network = timm.create_model(LITE0, num_classes=0, checkpoint_path=str(embedded_lite_weights(0))).eval().to(device)
+    transform = create_transform(**resolve_data_config(model=network))
+
+    @torch.inference_mode()
+    def features(paths: list[str]) -> np.ndarray:
+        batches = torch.utils.data.DataLoader(Files(paths, np.zeros(len(paths)), transform), batch_size=32)
+        return np.concatenate([network(inputs.to(device)).cpu().numpy() for inputs, _ in batches])
+
+    with tempfile.TemporaryDirectory() as folder:
+        train = files_of(problem.X_train, Path(folder), "train")
+        test = files_of(problem.X_test, Path(folder), "test")
+        model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+        took = seconds(lambda: model.fit(features(train), problem.y_train))
+        return model.predict_proba(features(test)), took
+
+
+def boosted_trees(problem: Problem, seed: int) -> tuple[np.ndarray, float]:
+    """Fit scikit-learn's boosted trees, a model for tables, to our features."""
+    model = make_pipeline(PretrainedCNNFeatures(**problem.params), HistGradientBoostingClassifier(random_state=seed))
+    took = seconds(lambda: model.fit(problem.X_train, problem.y_train))
+    return model.predict_proba(problem.X_test), took
