@@ -56,14 +56,16 @@ class FineTunedCNNClassifier(TakesSettingsAlong, ClassifierMixin, Portable):
         The pretrained stages that are not frozen learn at ``lr * lr_factor``.
     max_epochs : int or "auto", default="auto"
         Number of passes through the training images. ``"auto"`` trains on about 24,000 images in total, in 6 to 30
-        epochs. When ``weights=None``, it trains on about 60,000, in 10 to 60 epochs.
+        epochs; on 16,000 with ``augment="photo"``. When ``weights=None``, it trains on about 60,000, in 10 to 60
+        epochs.
     batch_size : int, default=32
         The largest number of images in one step.
     augment : {"photo", "any_orientation", "text"}, callable or None, default=None
         Random changes of the training images. None trains on stored activations, so the frozen stages run once.
-        ``"photo"`` flips, zooms in, shifts, rotates and changes colours a little. ``"any_orientation"`` flips and
-        turns, for cells, tiles and microscopes. ``"text"`` does not flip. A callable maps one uint8 tensor
-        (3, H, W) to another, as torchvision's v2 transforms do.
+        ``"photo"`` flips, zooms in, shifts, rotates and changes colours a little, and the first three fifths of the
+        epochs show smaller images, which saves time. ``"any_orientation"`` flips and turns, for cells, tiles and
+        microscopes. ``"text"`` does not flip. A callable maps one uint8 tensor (3, H, W) to another, as torchvision's
+        v2 transforms do.
     n_views : int or None, default=None
         None draws new views in each epoch and runs the frozen stages each time. A number n draws n views of each
         image once, stores their activations at the cut, and picks one in each epoch, which is many times faster.
@@ -143,9 +145,18 @@ class FineTunedCNNClassifier(TakesSettingsAlong, ClassifierMixin, Portable):
 
     Notes
     -----
+    The head starts as a logistic regression on the pretrained features [1]_. Photos are shown smaller in the first
+    epochs [2]_.
+
     A pickle or a saved model holds what predictions need: the stages after the cut, the head, and how images are
     prepared. Frozen stages with published weights are left out; they are loaded again by name when they are first
     needed, and their checksum is compared. Frozen stages with random weights or those of a local file are included.
+
+    References
+    ----------
+    .. [1] A. Kumar, A. Raghunathan, R. Jones, T. Ma, P. Liang, "Fine-tuning can distort pretrained features and
+       underperform out-of-distribution", ICLR 2022.
+    .. [2] M. Tan, Q. V. Le, "EfficientNetV2: smaller models and faster training", ICML 2021.
 
     Examples
     --------

@@ -46,8 +46,13 @@ def test_epochs_and_folds_multiply_what_is_trained_and_nothing_else():
     assert one == pytest.approx(0.1 * 300 + 0.01 * 200 * 10 + 0.001 * 100)
     three = cost.seconds(classifier, 300, [200] * 3, [100] * 3)
     assert three - one == pytest.approx(2 * (0.01 * 200 * 10 + 0.001 * 100))
-    for n, n_seen in [(100, 30 * 100), (2000, 16_000), (10_000, 6 * 10_000)]:
-        automatic = cost.seconds(FineTunedCNNClassifier(), n, [n], [])
+    for n, n_seen, augment in [
+        (100, 30 * 100, None),
+        (2000, 24_000, "text"),
+        (2000, 16_000, "photo"),
+        (10_000, 6 * 10_000, "photo"),
+    ]:
+        automatic = cost.seconds(FineTunedCNNClassifier(augment=augment), n, [n], [])
         assert automatic == pytest.approx(0.1 * n + 0.01 * n_seen)
 
 

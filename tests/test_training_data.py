@@ -95,6 +95,8 @@ def test_first_epochs_show_smaller_images(sides):
     "params",
     [
         {"augment": None},
+        {"augment": "any_orientation"},
+        {"freeze": "all"},
         {"n_views": 2},
         {"max_epochs": 4},
         {"lr_factor": 0.0},

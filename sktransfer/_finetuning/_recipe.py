@@ -24,26 +24,32 @@ class Recipe(NamedTuple):
 
     lr: float
     max_epochs: int
-
-    @property
-    def n_small(self) -> int:
-        """The number of epochs, at the beginning, that show smaller images: none of fewer than five."""
-        return int(SMALL_EPOCHS * self.max_epochs) if self.max_epochs >= 5 else 0
+    n_small: int = 0  # of the first epochs show smaller images
 
 
 def resolve_recipe(estimator: FineTunes, n_images: int, pretrained: bool) -> Recipe:
-    """Return the learning rate and the number of epochs that the classifier's parameters ask for.
+    """Return the learning rate and the numbers of epochs that the classifier's parameters ask for.
 
     A network needs a certain number of steps, so it trains for more epochs if there are fewer images. TRAIN-02 and
     TRAIN-16 in docs/design/training.md explain these numbers; benchmarks/recipe.py tries others.
     """
     lr, max_epochs = estimator.lr, estimator.max_epochs
+    small_first = pretrained and _starts_small(estimator)
     if lr == "auto":
         lr = 3e-3 if pretrained else 1e-3
     if max_epochs == "auto":
-        n_seen, least, most = (16_000, 6, 30) if pretrained else (60_000, 10, 60)
+        n_seen, least, most = (16_000 if small_first else 24_000, 6, 30) if pretrained else (60_000, 10, 60)
         max_epochs = min(max(round(n_seen / n_images), least), most)
-    return Recipe(float(lr), int(max_epochs))
+    n_small = int(SMALL_EPOCHS * max_epochs) if small_first and max_epochs >= 5 else 0
+    return Recipe(float(lr), int(max_epochs), n_small)
+
+
+def _starts_small(estimator: FineTunes) -> bool:
+    """Return whether the first epochs show smaller images, which is as good for photos of objects, but not of cracks.
+
+    Stored views have one size.
+    """
+    return estimator.augment == "photo" and estimator.n_views is None and estimator.lr_factor > 0
 
 
 def resolve_tta(estimator: FineTunes) -> int:

@@ -23,7 +23,7 @@ from .._protocols import FineTunes, History, Tuned
 from .._validation import drawn
 from ._network import TunedNetwork, fit_first_head, new_network, take_over
 from ._recipe import GRADIENT_NORM, LABEL_SMOOTHING, Recipe, WeightedCrossEntropy, resolve_recipe, warmup_cosine
-from ._training_data import Batch, EvenBatches, Examples, FrozenBody, TrainingSet, make_smaller_set, make_training_set
+from ._training_data import Batch, EvenBatches, Examples, FrozenBody, TrainingSet, make_training_set
 
 
 def train(
@@ -47,9 +47,10 @@ def train(
     record = Record(len(rows), recipe.max_epochs, estimator.verbose, earlier)
     schedule = warmup_cosine(recipe.max_epochs * len(EvenBatches(train_set, estimator.batch_size)))
     net = new_net(estimator, network, recipe, shuffler=shuffler, valid_set=valid_set, record=record, schedule=schedule)
-    small_set = make_smaller_set(estimator, body, examples, rows, viewer) if trained is None else None
     phases = [(train_set, recipe.max_epochs)]
-    if small_set is not None and recipe.n_small > 0:
+    smaller = body.smaller() if recipe.n_small > 0 and trained is None else None
+    if smaller is not None:
+        small_set = make_training_set(estimator, smaller, examples, rows, viewer)
         phases = [(small_set, recipe.n_small), (train_set, recipe.max_epochs - recipe.n_small)]
     run(net.initialize(), phases)
     net.optimizer_.state.clear()  # it is twice the size of the network, and predictions do not need it

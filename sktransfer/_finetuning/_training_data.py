@@ -46,13 +46,14 @@ class FrozenBody:
         self._outputs = self._whole if n_frozen == len(extractor.backbone.stages) else Outputs((n_frozen,), None)
 
     def smaller(self) -> FrozenBody | None:
-        """Return the same stages for smaller images, or None if these would be too small or the network refuses them.
+        """Return the same stages for smaller images, or None where that makes no sense.
 
+        That is if no stage is left to train, or if these images would be too small, or if the network refuses them.
         Their sides are multiples of 16 pixels.
         """
         backbone = self.extractor.backbone
         height, width = (16 * round(SMALL_SIDE * side / 16) for side in backbone.preprocessing.size)
-        if min(height, width) < LEAST_SMALL_SIDE:
+        if self.n_frozen == len(backbone.stages) or min(height, width) < LEAST_SMALL_SIDE:
             return None
         try:
             with torch.inference_mode():
@@ -135,20 +136,6 @@ def make_training_set(
         return TrainingSet(body.extractor.canvases(images, rows), *target, augment, viewer)
     views = make_views(estimator, estimator.n_views)
     return TrainingSet(body.activations(images, rows, views), *target, rng=viewer, n_views=views.count)
-
-
-def make_smaller_set(
-    estimator: FineTunes, body: FrozenBody, examples: Examples, rows: np.ndarray, viewer: np.random.Generator
-) -> TrainingSet | None:
-    """Return those rows as smaller images for the first epochs (progressive resizing, TRAIN-16).
-
-    None means that all epochs show images of the full size, because no pretrained stages learn from new views.
-    """
-    backbone = body.extractor.backbone
-    learns = backbone.pretrained and body.n_frozen < len(backbone.stages) and estimator.lr_factor > 0
-    stored = estimator.augment is None or (estimator.n_views is not None and body.n_frozen > 0)
-    smaller = body.smaller() if learns and not stored else None
-    return None if smaller is None else make_training_set(estimator, smaller, examples, rows, viewer)
 
 
 def make_views(estimator: FineTunes, count: int) -> Views:
