@@ -419,9 +419,9 @@ def test_grid_search_as_promised(container, tmp_path):
     paths = list(map(str, written(np.rint(stack * 255).astype(np.uint8), tmp_path)))
     X = {"paths": paths, "array": stack, "column": pd.DataFrame({"image": paths})["image"]}[container]
     clf = FineTunedCNNClassifier(max_epochs=1, image_size=32)
-    search = GridSearchCV(clf, {"freeze": [0, 4, "all"], "lr_factor": [0.1, 0.03]}, n_jobs=2, cv=2, error_score="raise")
+    search = GridSearchCV(clf, {"freeze": [4, "all"], "lr_factor": [0.1, 0.03]}, n_jobs=2, cv=2, error_score="raise")
     search.fit(X, TARGET[:24])
-    assert len(search.cv_results_["params"]) == 6
+    assert len(search.cv_results_["params"]) == 4
     assert search.predict(X).shape == (24,)
 
 
