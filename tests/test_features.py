@@ -262,7 +262,9 @@ def test_clone_shares_nothing_and_fits_alike(no_store):
 
 
 def test_pickle_holds_no_weights_and_predicts_in_a_new_process(photos, files, tmp_path):
-    pipe = Pipeline([("feat", PretrainedCNNFeatures(image_size=64)), ("svm", SVC())]).fit(files, photos[1])
+    pipe = Pipeline([("feat", PretrainedCNNFeatures(image_size=64, engine="torch")), ("svm", SVC())]).fit(
+        files, photos[1]
+    )
     joblib.dump(pipe, tmp_path / "pipe.joblib")
     joblib.dump(pipe.named_steps["svm"], tmp_path / "svm.joblib")
     overhead = (tmp_path / "pipe.joblib").stat().st_size - (tmp_path / "svm.joblib").stat().st_size
