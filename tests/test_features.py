@@ -76,7 +76,9 @@ def test_equals_timm(name, tmp_path):
     assert_close_relative(features, timm_route(network, PHOTOS))
 
 
-@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", "densenet121"])
+@pytest.mark.parametrize(
+    "name", ["resnet18", "mobilenet_v3_small", pytest.param("densenet121", marks=pytest.mark.slow)]
+)
 def test_equals_torchvision(name, tmp_path):
     torch.manual_seed(0)
     network = models.get_model(name, weights=None)
