@@ -36,7 +36,7 @@ class Recorder(ClassifierMixin, BaseEstimator):
 
 
 def features_and_linear():
-    return make_pipeline(PretrainedCNNFeatures(**FLAT_64), LogisticRegression())
+    return make_pipeline(PretrainedCNNFeatures(**FLAT_64, engine="torch"), LogisticRegression())
 
 
 def numbered(n=30):

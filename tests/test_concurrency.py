@@ -255,11 +255,12 @@ FORKED = """
 import os, signal, sys, numpy as np, torch, sktransfer
 torch.set_num_threads(int(sys.argv[1]))
 X, y = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), dtype=np.uint8), [0, 1] * 3
-common = dict(image_size=32, max_epochs=1, random_state=0)
+network = dict(backbone="timm/test_efficientnet", weights=None, image_size=32)
+common = dict(**network, max_epochs=1, random_state=0)
 predict = sktransfer.FineTunedCNNClassifier(**common).fit(X, y).predict_proba
 train = sktransfer.FineTunedCNNClassifier(**common, freeze=0)
-with_torch = sktransfer.PretrainedCNNFeatures(image_size=32, engine="torch").fit(X).transform
-with_openvino = sktransfer.PretrainedCNNFeatures(image_size=32, engine="openvino").fit(X).transform
+with_torch = sktransfer.PretrainedCNNFeatures(**network, engine="torch").fit(X).transform
+with_openvino = sktransfer.PretrainedCNNFeatures(**network, engine="openvino").fit(X).transform
 sktransfer.set_cache_limits(memory_mb=0)
 for work in (predict, lambda X: train.fit(X, y).predict_proba(X), with_torch, with_openvino):
     expected = work(X)

@@ -57,7 +57,10 @@ def test_engines_go_on_from_a_map(name):
     assert cosine(engine(name, start=5)(maps).numpy(), reference()).min() >= 0.9999
 
 
-@pytest.mark.parametrize("backbone", ["resnet18", "densenet121", "convnext_tiny", "googlenet", "shallow_cnn"])
+@pytest.mark.parametrize(
+    "backbone",
+    ["resnet18", pytest.param("densenet121", marks=pytest.mark.slow), "convnext_tiny", "googlenet", "shallow_cnn"],
+)
 @pytest.mark.parametrize("name", ["torch", "openvino"])
 def test_engines_agree_on_other_families(name, backbone):
     cuts = (len(load_backbone(backbone, None).stages),)

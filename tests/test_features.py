@@ -76,7 +76,9 @@ def test_equals_timm(name, tmp_path):
     assert_close_relative(features, timm_route(network, PHOTOS))
 
 
-@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", "densenet121"])
+@pytest.mark.parametrize(
+    "name", ["resnet18", "mobilenet_v3_small", pytest.param("densenet121", marks=pytest.mark.slow)]
+)
 def test_equals_torchvision(name, tmp_path):
     torch.manual_seed(0)
     network = models.get_model(name, weights=None)
@@ -262,7 +264,9 @@ def test_clone_shares_nothing_and_fits_alike(no_store):
 
 
 def test_pickle_holds_no_weights_and_predicts_in_a_new_process(photos, files, tmp_path):
-    pipe = Pipeline([("feat", PretrainedCNNFeatures(image_size=64)), ("svm", SVC())]).fit(files, photos[1])
+    pipe = Pipeline([("feat", PretrainedCNNFeatures(image_size=64, engine="torch")), ("svm", SVC())]).fit(
+        files, photos[1]
+    )
     joblib.dump(pipe, tmp_path / "pipe.joblib")
     joblib.dump(pipe.named_steps["svm"], tmp_path / "svm.joblib")
     overhead = (tmp_path / "pipe.joblib").stat().st_size - (tmp_path / "svm.joblib").stat().st_size
