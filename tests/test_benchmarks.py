@@ -15,6 +15,7 @@ QUICK = {
     "compute_once": ["grid search of an SVM", "head on a frozen body, 30 epochs"],
     "extraction": ["training, nothing frozen"],
 }
+LONG = {"elpv", "features", "ranking", "strategies"}  # five seconds and more even so
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning"),  # of fits to a few images
@@ -41,7 +42,9 @@ def check_outcome(folder, name, n_cells, output):
     assert f"python benchmarks/{name}.py" in (folder / f"{name}.md").read_text()
 
 
-@pytest.mark.parametrize("name", [name for name in SCRIPTS if name != "passes"])
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in LONG)) for name in SCRIPTS if name != "passes"]
+)
 def test_a_script_runs_on_a_few_images(name, script, tmp_path, capsys):
     benchmark = script(name).BENCHMARK
     chosen = [f"cell={cell}" for cell in QUICK.get(name, [])]

@@ -37,13 +37,13 @@ def test_blocks_run_in_order(tmp_path, monkeypatch, network):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr(_training, "resolve_recipe", lambda *_: Recipe(1e-3, 1))
     for label in range(2):
-        written(noise(9, 32, 32, 3, seed=label), tmp_path / "photos" / f"class{label}")
+        written(noise(6, 32, 32, 3, seed=label), tmp_path / "photos" / f"class{label}")
     # What the five lines at its top, a doctest, leave to the blocks below.
     images = sorted((tmp_path / "photos").rglob("*.png"))
-    names = {"PretrainedCNNFeatures": PretrainedCNNFeatures, "X": images, "y": [0] * 9 + [1] * 9}
+    names = {"PretrainedCNNFeatures": PretrainedCNNFeatures, "X": images, "y": [0] * 6 + [1] * 6}
     for block in BLOCKS:
         exec(block, names)
-    assert len(names["photos"].data) == 18 and names["model"].classes_.tolist() == [0, 1]
+    assert len(names["photos"].data) == 12 and names["model"].classes_.tolist() == [0, 1]
     assert names["search"].best_params_["freeze"] in (4, 6, "all")
 
 
