@@ -45,7 +45,7 @@ def resolve_recipe(estimator: FineTunes, n_images: int, pretrained: bool) -> Rec
 
 
 def _starts_small(estimator: FineTunes) -> bool:
-    """Return whether the first epochs show smaller images, which is as good for photos of objects, but not of cracks.
+    """Return whether the first epochs show smaller images: photos of objects allow it, cracks in solar cells do not.
 
     Stored views have one size.
     """
