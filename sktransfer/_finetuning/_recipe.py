@@ -40,8 +40,9 @@ def resolve_recipe(estimator: FineTunes, n_images: int, pretrained: bool) -> Rec
     if max_epochs == "auto":
         n_seen, least, most = (16_000 if small_first else 24_000, 6, 30) if pretrained else (60_000, 10, 60)
         max_epochs = min(max(round(n_seen / n_images), least), most)
-    n_small = int(SMALL_EPOCHS * max_epochs) if small_first and max_epochs >= 5 else 0
-    return Recipe(float(lr), int(max_epochs), n_small)
+    n_epochs = int(max_epochs)
+    n_small = int(SMALL_EPOCHS * n_epochs) if small_first and n_epochs >= 5 else 0
+    return Recipe(float(lr), n_epochs, n_small)
 
 
 def _starts_small(estimator: FineTunes) -> bool:
