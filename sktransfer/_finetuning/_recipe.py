@@ -14,9 +14,7 @@ from .._protocols import FineTunes
 LABEL_SMOOTHING = 0.1
 GRADIENT_NORM = 1.0  # gradients with a larger norm are scaled to this one
 WARMUP = 0.2  # fraction of the steps
-SMALL_EPOCHS = 0.6  # fraction of the epochs that show smaller images
-SMALL_SIDE = 0.7  # the side of these images, as a fraction of the side at the end
-LEAST_SMALL_SIDE = 96  # in pixels; deep stages have hardly a map left of smaller images
+SMALL_EPOCHS = 0.6  # fraction of the epochs that show smaller images, whose size is in _training_data
 
 
 class Recipe(NamedTuple):

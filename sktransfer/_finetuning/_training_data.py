@@ -19,7 +19,9 @@ from .._frozen._engines import Engine
 from .._frozen._extraction import Extractor
 from .._images._collection import Images
 from .._protocols import FineTunes
-from ._recipe import LEAST_SMALL_SIDE, SMALL_SIDE
+
+SMALL_SIDE = 0.7  # side of the smaller images, as a fraction of the whole side
+LEAST_SMALL_SIDE = 96  # in pixels; deep stages have hardly a map left of smaller images
 
 Batch = tuple[torch.Tensor, list[torch.Tensor]]
 
