@@ -56,8 +56,8 @@ class FineTunedCNNClassifier(TakesSettingsAlong, ClassifierMixin, Portable):
         The pretrained stages that are not frozen learn at ``lr * lr_factor``.
     max_epochs : int or "auto", default="auto"
         Number of passes through the training images. ``"auto"`` trains on about 24,000 images in total, in 6 to 30
-        epochs; on 16,000 with ``augment="photo"``. When ``weights=None``, it trains on about 60,000, in 10 to 60
-        epochs.
+        epochs; on 16,000 with new views of ``augment="photo"``. When ``weights=None``, it trains on about 60,000, in
+        10 to 60 epochs.
     batch_size : int, default=32
         The largest number of images in one step.
     augment : {"photo", "any_orientation", "text"}, callable or None, default=None

@@ -12,6 +12,7 @@ from sktransfer._finetuning._network import TunedNetwork
 from sktransfer._finetuning._training_data import EvenBatches, TrainingSet
 from sktransfer._frozen import _backbones
 from sktransfer._frozen._backbones import load_backbone
+from sktransfer._frozen._extraction import Extractor
 
 
 class Identity:
@@ -96,7 +97,6 @@ def test_first_epochs_show_smaller_images(sides):
     [
         {"augment": None},
         {"augment": "any_orientation"},
-        {"freeze": "all"},
         {"n_views": 2},
         {"max_epochs": 4},
         {"lr_factor": 0.0},
@@ -108,6 +108,14 @@ def test_first_epochs_show_smaller_images(sides):
 def test_all_epochs_show_the_whole_size(sides, params):
     fitted(**params)
     assert len(set(sides)) == 1
+
+
+def test_a_head_alone_sees_the_whole_size(sides, monkeypatch):
+    """Its network gets vectors, so the canvases are counted."""
+    made, canvases = [], Extractor.canvases
+    monkeypatch.setattr(Extractor, "canvases", lambda *args: made.append(canvases(*args)) or made[-1])
+    fitted(freeze="all")
+    assert {each.shape[1:3] for each in made} == {(144, 144)}
 
 
 def test_continued_training_shows_the_whole_size(sides):
