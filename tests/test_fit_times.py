@@ -46,13 +46,16 @@ def test_epochs_and_folds_multiply_what_is_trained_and_nothing_else():
     assert one == pytest.approx(0.1 * 300 + 0.01 * 200 * 10 + 0.001 * 100)
     three = cost.seconds(classifier, 300, [200] * 3, [100] * 3)
     assert three - one == pytest.approx(2 * (0.01 * 200 * 10 + 0.001 * 100))
-    for n, n_seen, augment in [
-        (100, 30 * 100, None),
-        (2000, 24_000, "text"),
-        (2000, 16_000, "photo"),
-        (10_000, 6 * 10_000, "photo"),
+    for n, n_seen, params in [
+        (100, 30 * 100, {}),
+        (2000, 24_000, {"augment": "text"}),
+        (2000, 16_000, {"augment": "photo"}),
+        (10_000, 6 * 10_000, {"augment": "photo"}),
+        # No epoch shows smaller images: they would be too small, or the losses of epochs are to be compared.
+        (2000, 24_000, {"augment": "photo", "image_size": 96}),
+        (2000, 24_000, {"augment": "photo", "early_stopping": True}),
     ]:
-        automatic = cost.seconds(FineTunedCNNClassifier(augment=augment), n, [n], [])
+        automatic = cost.seconds(FineTunedCNNClassifier(**params), n, [n], [])
         assert automatic == pytest.approx(0.1 * n + 0.01 * n_seen)
 
 

@@ -25,14 +25,14 @@ class Recipe(NamedTuple):
     n_small: int = 0  # of the first epochs show smaller images
 
 
-def resolve_recipe(estimator: FineTunes, n_images: int, pretrained: bool) -> Recipe:
+def resolve_recipe(estimator: FineTunes, n_images: int, pretrained: bool, *, small_first: bool = False) -> Recipe:
     """Return the learning rate and the numbers of epochs that the classifier's parameters ask for.
 
-    A network needs a certain number of steps, so it trains for more epochs if there are fewer images. TRAIN-02 and
-    TRAIN-16 in docs/design/training.md explain these numbers; benchmarks/recipe.py tries others.
+    `small_first` says that the first epochs can show smaller images. A network needs a certain number of steps, so it
+    trains for more epochs if there are fewer images. TRAIN-02 and TRAIN-16 in docs/design/training.md explain these
+    numbers; benchmarks/recipe.py tries others.
     """
     lr, max_epochs = estimator.lr, estimator.max_epochs
-    small_first = pretrained and _starts_small(estimator)
     if lr == "auto":
         lr = 3e-3 if pretrained else 1e-3
     if max_epochs == "auto":
@@ -41,14 +41,6 @@ def resolve_recipe(estimator: FineTunes, n_images: int, pretrained: bool) -> Rec
     n_epochs = int(max_epochs)
     n_small = int(SMALL_EPOCHS * n_epochs) if small_first and n_epochs >= 5 else 0
     return Recipe(float(lr), n_epochs, n_small)
-
-
-def _starts_small(estimator: FineTunes) -> bool:
-    """Return whether the first epochs show smaller images: photos of objects allow it, cracks in solar cells do not.
-
-    Stored views have one size.
-    """
-    return estimator.augment == "photo" and estimator.n_views is None and estimator.lr_factor > 0
 
 
 def resolve_tta(estimator: FineTunes) -> int:

@@ -43,18 +43,30 @@ def train(
 
     earlier = [] if trained is None else trained.history_
     network = first_network(estimator, body, examples, rows, n_classes, trained, (seed, len(earlier)))
-    recipe = resolve_recipe(estimator, len(rows), body.extractor.backbone.pretrained)
+    smaller = smaller_body(estimator, body) if trained is None else None
+    pretrained = body.extractor.backbone.pretrained
+    recipe = resolve_recipe(estimator, len(rows), pretrained, small_first=smaller is not None)
     record = Record(len(rows), recipe.max_epochs, estimator.verbose, earlier)
     schedule = warmup_cosine(recipe.max_epochs * len(EvenBatches(train_set, estimator.batch_size)))
     net = new_net(estimator, network, recipe, shuffler=shuffler, valid_set=valid_set, record=record, schedule=schedule)
     phases = [(train_set, recipe.max_epochs)]
-    smaller = body.smaller() if recipe.n_small > 0 and trained is None else None
-    if smaller is not None:
+    if smaller is not None and recipe.n_small > 0:
         small_set = make_training_set(estimator, smaller, examples, rows, viewer)
         phases = [(small_set, recipe.n_small), (train_set, recipe.max_epochs - recipe.n_small)]
     run(net.initialize(), phases)
     net.optimizer_.state.clear()  # it is twice the size of the network, and predictions do not need it
     return net, record.epochs_
+
+
+def smaller_body(estimator: FineTunes, body: FrozenBody) -> FrozenBody | None:
+    """Return the frozen stages for smaller images in the first epochs, or None if all epochs show the whole size.
+
+    Photos of objects allow it, cracks in solar cells do not. Stored views have one size. Early stopping compares the
+    losses of epochs, so they must be of one kind.
+    """
+    new_photos = estimator.augment == "photo" and estimator.n_views is None and not estimator.early_stopping
+    pretrained = body.extractor.backbone.pretrained and estimator.lr_factor > 0
+    return body.smaller() if new_photos and pretrained else None
 
 
 class OngoingTraining:

@@ -15,6 +15,7 @@ from .._classifier import FineTunedCNNClassifier
 from .._feature_classifier import FeatureClassifier
 from .._features import PretrainedCNNFeatures
 from .._finetuning._recipe import SMALL_EPOCHS, resolve_recipe
+from .._finetuning._training import smaller_body
 from .._finetuning._training_data import FrozenBody, make_views
 from .._images._collection import as_images
 from .._parameters import make_extractor, resolve_backbone, resolve_freeze, resolve_outputs
@@ -33,7 +34,7 @@ class Cost(NamedTuple):
 
     def seconds(self, estimator: BaseEstimator, n_images: int, n_train: Sequence[int], n_test: Sequence[int]) -> float:
         """Return the total seconds of fits on `n_train` images each and of tests on `n_test` images each."""
-        seen = sum(n * _n_epochs(estimator, n) for n in n_train)
+        seen = sum(_n_seen(estimator, n_train))
         return self.frozen * n_images + self.training * seen + self.testing * sum(n_test)
 
 
@@ -127,8 +128,13 @@ def _per_image(work: Callable[[np.ndarray], object], n: int) -> float:
     return (time.perf_counter() - start) / (n - 1)
 
 
-def _n_epochs(estimator: BaseEstimator, n_train: int) -> int:
+def _n_seen(estimator: BaseEstimator, n_train: Sequence[int]) -> Iterator[int]:
+    """Yield how many images each fit shows to the network, counted in every epoch."""
     last = estimator.steps[-1][1] if isinstance(estimator, Pipeline) else estimator
     if not isinstance(last, FineTunedCNNClassifier):
-        return 0
-    return resolve_recipe(last, n_train, pretrained=last.weights is not None).max_epochs
+        return
+    backbone = resolve_backbone(last)
+    body = FrozenBody(make_extractor(last, backbone), resolve_freeze(last.freeze, backbone))
+    small_first = smaller_body(last, body) is not None
+    for n in n_train:
+        yield n * resolve_recipe(last, n, backbone.pretrained, small_first=small_first).max_epochs
