@@ -145,7 +145,11 @@ def report(cells: list[Cell]) -> list[str]:
     lines += table({**columns, "gain, points": "+.1f", "time ratio": ".2f"}, gains(frame))
     if {"fashion-50", "elpv-50"} <= set(frame.problem):
         draw(frame)
-        lines += ["![Learning curves](learning_curves.png)"]
+        lines += ["![Learning curves](learning_curves.png)", ""]
+    if set(FOUR_KINDS) <= set(frame.problem):
+        draw_minutes(frame)
+        lines += ["Accuracy over the seconds of training on two CPU cores, first split:", ""]
+        lines += ["![Accuracy per minute](accuracy_per_minute.png)"]
     return lines
 
 
@@ -191,6 +195,27 @@ def draw(frame: pd.DataFrame) -> None:
         ax.grid(alpha=0.3)
         ax.legend(frameon=False)
     figure.savefig(BENCHMARK.report_file.with_name("learning_curves.png"), dpi=130)
+
+
+def draw_minutes(frame: pd.DataFrame) -> None:
+    """Draw accuracy over training time of all strategies on the first split, and the best accuracy of ours so far."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 7), layout="constrained")
+    first = frame[(frame.seed == 0) & ~frame.strategy.isin(OTHER_CROPS)].dropna(subset="fit_seconds")
+    colours = {name: f"C{k}" for k, name in enumerate(sorted(set(first.strategy)))}
+    for ax, problem in zip(figure.subplots(2, 2).flat, FOUR_KINDS, strict=True):
+        cells = first[first.problem == problem].sort_values("fit_seconds")
+        for cell in cells.itertuples():
+            marker = "s" if cell.strategy in PEERS else "o"
+            ax.plot(cell.fit_seconds, cell.accuracy, marker, color=colours[cell.strategy], label=cell.strategy)
+        ours = cells[~cells.strategy.isin(PEERS)]
+        ax.step(ours.fit_seconds, ours.accuracy.cummax(), where="post", color="grey", lw=1, zorder=0)
+        ax.set(xscale="log", xlabel="seconds of training", ylabel="accuracy", title=problem)
+        ax.grid(alpha=0.3)
+    points = {label: line for ax in figure.axes for line, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+    figure.legend(points.values(), points.keys(), loc="outside lower center", ncols=3, frameon=False)
+    figure.savefig(BENCHMARK.report_file.with_name("accuracy_per_minute.png"), dpi=130)
 
 
 NOTE = "Fine-tuning of clothes and Fashion-MNIST took twice the time when it was measured (TRAIN-16)."

@@ -1,4 +1,4 @@
-"""Does `recommend_strategy` name the better strategy, on every problem for which accuracy.py has measured both?
+"""What the advice of `recommend_strategy` is worth, on every problem for which accuracy.py has measured strategies.
 
     python benchmarks/advice.py
 
@@ -9,9 +9,9 @@ predict how long a fit takes are left out here. Needs what accuracy.py needs, ex
 
 from unittest import mock
 
+import accuracy
 import pandas as pd
 
-import accuracy
 from _cells import Benchmark, Cell, table
 from problems import forget_rows, load
 from sktransfer import recommend_strategy

@@ -22,7 +22,10 @@ from ._stage_search import Folds, Stages, balanced, choose, fit_logistic, suffix
 from ._validation import check_labels, drawn, encoded
 from ._warnings import warnings_ignored
 
-_SEARCHED = 600, 2000, 40  # least and most images that the choice is made on, and how many of each class
+# The choice is made on about so many images of each class, and on so many in all. With more, it takes longer and hardly
+# changes.
+_SEARCHED_OF_A_CLASS = 40
+_LEAST_SEARCHED, _MOST_SEARCHED = 600, 2000
 
 
 class FeatureClassifier(ClassifierMixin, BaseEstimator):
@@ -221,8 +224,7 @@ class FeatureClassifier(ClassifierMixin, BaseEstimator):
             cv = StratifiedKFold(n_folds)
         with warnings_ignored("sklearn"):  # it warns of classes with fewer images than folds
             folds = list(check_cv(cv, codes, classifier=True).split(codes, codes, groups))
-        least, most, of_a_class = _SEARCHED  # with more images, it takes longer and hardly changes
-        searched = min(max(least, of_a_class * len(counts)), most)
+        searched = min(max(_LEAST_SEARCHED, _SEARCHED_OF_A_CLASS * len(counts)), _MOST_SEARCHED)
         if len(codes) <= searched:
             return np.arange(len(codes)), folds
         sample = drawn(codes, np.ceil(searched * counts / len(codes)), seed=0)
