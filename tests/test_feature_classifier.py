@@ -128,7 +128,8 @@ def test_numbers_beyond_the_network_mean_all_of_its_stages():
 
 
 def test_large_sets_are_fitted_whole_and_searched_in_part(monkeypatch):
-    monkeypatch.setattr("sktransfer._feature_classifier._SEARCHED", (60, 60, 1))
+    monkeypatch.setattr("sktransfer._feature_classifier._LEAST_SEARCHED", 60)
+    monkeypatch.setattr("sktransfer._feature_classifier._SEARCHED_OF_A_CLASS", 1)
     searched, fitted = [], []
     monkeypatch.setattr(
         "sktransfer._feature_classifier.choose",
