@@ -57,13 +57,15 @@ def measure(problem: str, kind: str, repeat: int = 0) -> Cell:
     compared = [cell["results"] for cell in BENCHMARK.finished().values() if cell["settings"] == wanted]
     if not compared:
         raise FileNotFoundError(f"the comparison for {problem} comes first, and it is not finished")
-    return recommendation(images, compared[0]["scores"])
+    whole = {name: scores for name, scores in compared[0]["scores"].items() if name not in compared[0]["fractions"]}
+    return recommendation(images, whole)
 
 
 def comparison(images: Problem, budget: float) -> Cell:
     """Compare all strategies within the budget."""
     X, y, start = images.X_train, images.y_train, time.perf_counter()
-    found = compare_strategies(X, y, cv=FOLDS, time_budget=budget, augment=images.augment, **images.params)
+    params = {"augment": images.augment, "refit": False, **images.params}  # the budget does not include the last fit
+    found = compare_strategies(X, y, cv=FOLDS, time_budget=budget, **params)
     took = time.perf_counter() - start
     print(found.summary())
     return {
@@ -73,6 +75,8 @@ def comparison(images: Problem, budget: float) -> Cell:
         "scores": {name: scores.tolist() for name, scores in found.scores_.items()},
         "seconds_each": found.seconds_,
         "left_out": found.left_out_,
+        "fractions": found.fractions_,
+        "references": {name: scores.tolist() for name, scores in found.references_.items()},
         "verdict": found.verdict(),
     }
 
@@ -136,8 +140,10 @@ def report(cells: list[Cell]) -> list[str]:
             budgets.append([problem, cell["images"], cell["budget"], cell["seconds"], in_time])
             for name, scores in cell["scores"].items():
                 took = cell["seconds_each"][name]
-                strategies.append([problem, name, np.mean(scores), np.std(scores, ddof=1), took])
-            strategies += [[problem, name, "", "", why] for name, why in cell["left_out"].items()]
+                part = cell["fractions"].get(name, 1)
+                reference = np.mean(cell["references"][name]) if name in cell["references"] else ""
+                strategies.append([problem, name, part, np.mean(scores), np.std(scores, ddof=1), reference, took])
+            strategies += [[problem, name, "", "", "", "", why] for name, why in cell["left_out"].items()]
         elif cell["kind"] == "recommendation":
             name = cell["strategy"] + ("" if cell["within_budget"] else " (beyond the budget)")
             figures = [cell[key] for key in ("score", "best", "skill", "distance", "seconds")]
@@ -146,11 +152,12 @@ def report(cells: list[Cell]) -> list[str]:
             spent = [cell[key] for key in ("extraction", "features", "copies", "compared")]
             costs.append([problem, *spent, (cell["features"] + cell["copies"]) / cell["extraction"]])
     advice = {"problem": "", "recommended": "", "its score": ".3f", "best": ".3f", "skill": ".2f", "distance": ".2f"}
+    compared = {"problem": "", "strategy": "", "part of the images": "", "accuracy": ".3f", "spread": ".3f"}
     spent = dict.fromkeys(["one extraction", "features", "search for copies", "with training"], ".1f")
     return [
         f"**Comparison with a budget**, {FOLDS} folds: done in time?\n",
         *table({"problem": "", "images": "", "budget, s": ".0f", "took, s": ".0f", "": ""}, budgets),
-        *table({"problem": "", "strategy": "", "accuracy": ".3f", "spread": ".3f", "seconds": ".0f"}, strategies),
+        *table({**compared, "linear with as many": ".3f", "seconds": ".0f"}, strategies),
         f"**Recommendation**: within {100 * POINT:.0f} point of the best that was found?\n",
         *table({**advice, "took, s": ".0f", "": ""}, recommended),
         "**Three frozen strategies**: what is not training, in extractions; seconds\n",

@@ -34,7 +34,7 @@ from ._result import StrategyComparison
 
 Split = tuple[np.ndarray, np.ndarray]
 
-FRACTIONS = (1.0, 0.5, 0.25)  # of the training images of each fold, the largest that the time allows
+FRACTIONS = (1.0, 0.5, 0.25, 0.125)  # of the training images of each fold, the largest that the time allows
 LEAST_TRAINED = 50  # training images of a fold; with fewer, a score says little about all of them
 
 
@@ -86,10 +86,11 @@ def compare_strategies(
     scoring : str or callable, default="accuracy"
         As in scikit-learn; higher is better. A strategy without the probabilities that a score needs is left out.
     time_budget : float, default=None
-        Seconds for everything, the last fit included. A short trial predicts how long a strategy takes. One that is not
-        expected to finish is trained on a half or a quarter of the training images of each fold, and tested on all of
-        the test images. Its score is then a cautious one, and the result says so. A strategy is left out if not even
-        that fits, and stopped between two folds if it takes longer than expected. The first strategy always runs.
+        Seconds for the comparison; the last fit comes after it. A short trial predicts how long a strategy takes. One
+        that is not expected to finish is trained on a half, a quarter or an eighth of the training images of each fold,
+        and tested on all of the test images. Its score is then a cautious one, and the result says so. A strategy is
+        left out if not even that fits, and stopped between two folds if it takes longer than expected. The first
+        strategy always runs.
     n_jobs : int, default=None
         Number of folds that run at the same time, in processes. One fold already uses all cores for the slowest steps.
     refit : bool, default=True
@@ -146,7 +147,7 @@ def compare_strategies(
         progress_bar(len(chosen) * len(splits) + refit, "Comparing strategies", verbose) as bar,
     ):
         bar.unit = "fit"
-        race = _Race(X, y, splits, scoring, n_jobs, refit, deadline, bar)
+        race = _Race(X, y, splits, scoring, n_jobs, deadline, bar)
         for name, estimator in chosen.items():
             bar.set_postfix_str(name)
             began, done = time.perf_counter(), bar.n
@@ -212,10 +213,8 @@ class _Race:
     splits: list[Split]
     scoring: Any
     n_jobs: int | None
-    refit: bool  # reserve time to fit the slowest strategy to all images
     deadline: float  # a time of `time.perf_counter`; infinite without a time budget
     bar: tqdm
-    slowest: float = 0.0  # seconds per fold, without the frozen stages
     longest_trial: float = 0.0  # seconds
 
     def run(self, estimator: BaseEstimator, *, always: bool) -> _Outcome:
@@ -231,34 +230,29 @@ class _Race:
                 return _Outcome([], f"needs about {duration(needed[1.0])}, and {duration(max(left, 0))} were left")
             fraction = fitting[0]
         scores: list[float] = []
-        ends = [time.perf_counter()]
         for score in self.fold_scores(estimator, fraction):
             if not np.isfinite(score):
                 raise ValueError(f"the score of fold {len(scores) + 1} is {score}")
             scores.append(score)
-            ends.append(time.perf_counter())
             self.bar.update()
             if not always and len(scores) < len(self.splits) and self.seconds_left() < 0:
                 reason = f"stopped after {len(scores)} of {len(self.splits)} folds, when the time was up"
                 return _Outcome(scores, reason)
-        self.slowest = max(self.slowest, min(np.diff(ends)) / fraction)
         return _Outcome(scores, fraction=fraction)
 
     def expected_seconds(self, estimator: BaseEstimator) -> dict[float, float]:
-        """Return the expected seconds of all folds and of the last fit, for each fraction of the training images."""
+        """Return the expected seconds of all folds, for each fraction of the training images."""
         start = time.perf_counter()
         cost = measure_cost(estimator, self.X, self.y)
         self.longest_trial = max(self.longest_trial, time.perf_counter() - start)
         n_train, n_test = ([len(part) for part in parts] for parts in zip(*self.splits, strict=True))
         fractions = [fraction for fraction in FRACTIONS if fraction == 1 or fraction * min(n_train) >= LEAST_TRAINED]
-        last = [len(self.y)] * self.refit
-        fitted = {fraction: [*(round(fraction * n) for n in n_train), *last] for fraction in fractions}
+        fitted = {fraction: [round(fraction * n) for n in n_train] for fraction in fractions}
         return {each: cost.seconds(estimator, len(self.y), n_fitted, n_test) for each, n_fitted in fitted.items()}
 
     def seconds_left(self) -> float:
-        """Return what is left of the budget after reserving time for a last fit of the slowest strategy so far."""
-        reserve = self.refit * self.slowest * len(self.y) / len(self.splits[0][0])
-        return self.deadline - time.perf_counter() - reserve
+        """Return what is left of the budget."""
+        return self.deadline - time.perf_counter()
 
     def fold_scores(self, estimator: BaseEstimator, fraction: float = 1.0) -> Iterator[float]:
         """Yield the score of each fold, in order, as soon as it is computed."""

@@ -147,9 +147,12 @@ class StrategyComparison:
         notes = []
         for name, fraction in self.fractions_.items():
             note = f"{name!r} was trained on 1/{1 / fraction:.0f} of the training images and scored "
-            note += f"{self.scores_[name].mean():.3f}. "
+            note += f"{(score := self.scores_[name].mean()):.3f}. "
             if name in self.references_:
-                note += f"{self.cheapest_strategy_!r} scored {self.references_[name].mean():.3f} with as many. "
+                reference = self.references_[name].mean()
+                note += f"{self.cheapest_strategy_!r} scored {reference:.3f} with as many. "
+                if name != self.best_strategy_ and score > reference + TIE:
+                    note += "With all of them it may be the best. "
             notes.append(f"{note}A larger time budget allows more images.")
         return notes
 
