@@ -35,7 +35,7 @@ def network(request, monkeypatch):
 def test_blocks_run_in_order(tmp_path, monkeypatch, network):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setattr(_training, "resolve_recipe", lambda *_: Recipe(1e-3, 1))
+    monkeypatch.setattr(_training, "resolve_recipe", lambda *_, **__: Recipe(1e-3, 1))
     for label in range(2):
         written(noise(6, 32, 32, 3, seed=label), tmp_path / "photos" / f"class{label}")
     # What the five lines at its top, a doctest, leave to the blocks below.
