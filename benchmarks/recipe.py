@@ -81,7 +81,8 @@ def classifier(images: Problem, variant: str, seed: int) -> FineTunedCNNClassifi
     factor = params.pop("epochs", None)
     estimator = FineTunedCNNClassifier(**params)
     if factor is not None:
-        n_epochs = _training.resolve_recipe(estimator, len(images.y_train), pretrained=True).max_epochs
+        small_first = estimator.augment == "photo"
+        n_epochs = _training.resolve_recipe(estimator, len(images.y_train), True, small_first=small_first).max_epochs
         estimator.set_params(max_epochs=max(1, round(factor * n_epochs)))
     return estimator
 
