@@ -62,8 +62,7 @@ from sktransfer import FreezeDepthDisplay
 
 display = FreezeDepthDisplay.from_search(search, by="lr_factor")
 display.ax_.set_title("Accuracy for new persons over the frozen stages")
-best = search.cv_results_["params"][search.best_index_] if hasattr(search, "best_index_") else None
-print(f"best: {best}, {search.best_score_:.3f}")
+print(f"best: {search.best_params_}, {search.best_score_:.3f}")
 
 # %%
 # A second grid costs less
