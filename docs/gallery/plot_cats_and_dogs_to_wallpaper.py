@@ -2,9 +2,9 @@
 My network knows cats and dogs. My task is wallpaper groups.
 ============================================================
 
-The default network of sktransfer was trained on a million photos of animals, things and places. Many tasks look
-nothing like that. Here the task is as far away as it can be: to tell the 17 wallpaper groups apart. These are the 17
-ways in which a flat pattern can repeat. Two patterns of one group have no shape in common, only their symmetry.
+The default network of sktransfer was trained on a million photos of animals, things and places. Many tasks look nothing
+like that. Here the task is as far away as it can be: to tell the 17 wallpaper groups apart. These are the 17 ways in
+which a flat pattern can repeat. Two patterns of one group have no shape in common, only their symmetry.
 
 Does a network that knows cats and dogs help at all?
 """

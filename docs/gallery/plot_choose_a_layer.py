@@ -14,9 +14,9 @@ more images would help.
 
 import matplotlib.pyplot as plt
 import numpy as np
-from _gallery import load_photos
 from sklearn.model_selection import train_test_split
 
+from _gallery import load_photos
 from sktransfer.datasets import load_elpv, make_wallpaper_groups
 
 
@@ -39,9 +39,9 @@ for kind, (_, y) in kinds.items():
 # Every stage
 # -----------
 # :func:`~sktransfer.rank_backbones` cross-validates a linear model on the features of each layer. The network runs once
-# for all stages. It takes ``backbones=[…]`` too, with names of :func:`~sktransfer.list_backbones`; their weights have to
-# be downloaded, so we stay with the network that comes with the package. To compare the kinds, we scale the accuracy: 0
-# is always the largest class, 1 is perfect.
+# for all stages. It takes ``backbones=[…]`` too, with names of :func:`~sktransfer.list_backbones`; their weights have
+# to be downloaded, so we stay with the network that comes with the package. To compare the kinds, we scale the
+# accuracy: 0 is always the largest class, 1 is perfect.
 
 from sktransfer import rank_backbones
 

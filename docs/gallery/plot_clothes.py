@@ -15,8 +15,9 @@ folds, and says whether the difference may be chance.
 
 import matplotlib.pyplot as plt
 import numpy as np
-from _gallery import load_photos
 from PIL import Image
+
+from _gallery import load_photos
 
 train, test = load_photos("clothes", "train"), load_photos("clothes", "test")
 names = train.target_names

@@ -16,8 +16,9 @@ import io
 
 import matplotlib.pyplot as plt
 import numpy as np
-from _gallery import load_photos
 from PIL import Image, ImageEnhance
+
+from _gallery import load_photos
 
 clothes = load_photos("clothes", "train")
 originals = [Image.open(path).convert("RGB") for path in clothes.data]
@@ -71,9 +72,9 @@ figure.suptitle("Photos, their copies, and the groups that were found")
 # %%
 # Three scores
 # ------------
-# The honest score is that of the photos without copies. With copies, random folds put many pairs on two sides of a fold.
-# With ``groups``, scikit-learn's splitters keep them on one side. We take a nearest-neighbour classifier, which lives by
-# memory, and :func:`~sktransfer.make_feature_classifier`.
+# The honest score is that of the photos without copies. With copies, random folds put many pairs on two sides of a
+# fold. With ``groups``, scikit-learn's splitters keep them on one side. We take a nearest-neighbour classifier, which
+# lives by memory, and :func:`~sktransfer.make_feature_classifier`.
 
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, cross_val_score
 from sklearn.neighbors import KNeighborsClassifier

@@ -10,8 +10,8 @@ network beat a classifier on the bare pixels?
 # %%
 # Two tasks
 # ---------
-# The digits of scikit-learn are centred, so each pixel has a meaning of its own. In the second task, the same digits lie
-# anywhere on a canvas of 20 × 20 pixels. We train on 200 digits and test on 600 others.
+# The digits of scikit-learn are centred, so each pixel has a meaning of its own. In the second task, the same digits
+# lie anywhere on a canvas of 20 × 20 pixels. We train on 200 digits and test on 600 others.
 
 import time
 
@@ -45,8 +45,6 @@ figure.suptitle("Digits, centred and anywhere")
 # -----------
 # A support vector machine with the usual kernel is a strong baseline for these digits.
 
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import FunctionTransformer
 from sklearn.svm import SVC
 
 pixels = {}

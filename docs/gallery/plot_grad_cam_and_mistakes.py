@@ -2,20 +2,20 @@
 Where does it look, and what does it get wrong?
 ===============================================
 
-A score says how often a classifier is right, but not why. Before you trust one, look at its most confident mistakes, and
-at the places in the images that speak for a class. This example fine-tunes a network on photos of clothes and looks at
-both.
+A score says how often a classifier is right, but not why. Before you trust one, look at its most confident mistakes,
+and at the places in the images that speak for a class. This example fine-tunes a network on photos of clothes and looks
+at both.
 """
 
 # %%
 # Fine-tuning with a glance at the training
 # -----------------------------------------
-# :class:`~sktransfer.FineTunedCNNClassifier` trains the last two of eight stages. It holds out a fifth of the photos and
-# returns to the epoch with the least loss on them. :class:`~sktransfer.TrainingHistoryDisplay` shows the epochs.
+# :class:`~sktransfer.FineTunedCNNClassifier` trains the last two of eight stages. It holds out a fifth of the photos
+# and returns to the epoch with the least loss on them. :class:`~sktransfer.TrainingHistoryDisplay` shows the epochs.
 
 import numpy as np
-from _gallery import load_photos
 
+from _gallery import load_photos
 from sktransfer import FineTunedCNNClassifier, TrainingHistoryDisplay
 
 train, test = load_photos("clothes", "train"), load_photos("clothes", "test")
@@ -38,8 +38,8 @@ history = TrainingHistoryDisplay.from_estimator(clf)
 # %%
 # The most confident mistakes
 # ---------------------------
-# :class:`~sktransfer.MistakesDisplay` shows wrong predictions, the most confident first. Wrong labels, strange photos and
-# classes that overlap come to light here.
+# :class:`~sktransfer.MistakesDisplay` shows wrong predictions, the most confident first. Wrong labels, strange photos
+# and classes that overlap come to light here.
 
 from sktransfer import MistakesDisplay
 
@@ -61,8 +61,8 @@ maps.figure_.suptitle("Evidence for the predicted class", y=1.04)
 # %%
 # Evidence for and against
 # ------------------------
-# Now the three most confident mistakes. The first row shows what speaks for the class that was predicted, the second row
-# what speaks for the true class.
+# Now the three most confident mistakes. The first row shows what speaks for the class that was predicted, the second
+# row what speaks for the true class.
 
 import matplotlib.pyplot as plt
 

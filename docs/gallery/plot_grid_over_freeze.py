@@ -16,6 +16,7 @@ saved because sktransfer computes it once.
 from pathlib import Path
 
 import numpy as np
+
 from _gallery import load_photos
 
 photos = load_photos("hand_signs", "train")

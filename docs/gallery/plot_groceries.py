@@ -14,8 +14,9 @@ score. Then the app is used in other shops, on other days. How much of the score
 
 import matplotlib.pyplot as plt
 import numpy as np
-from _gallery import load_photos
 from PIL import Image
+
+from _gallery import load_photos
 
 train, test = load_photos("groceries", "train"), load_photos("groceries", "test")
 names = train.target_names

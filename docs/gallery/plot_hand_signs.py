@@ -16,8 +16,9 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
-from _gallery import load_photos
 from PIL import Image
+
+from _gallery import load_photos
 
 train, test = load_photos("hand_signs", "train"), load_photos("hand_signs", "test")
 persons = np.array([Path(path).stem for path in train.data])

@@ -10,8 +10,8 @@ the rest of the table help here?
 # %%
 # A table of solar cells
 # ----------------------
-# Each row is a cell of :func:`~sktransfer.datasets.load_elpv`: its photo, the type of its module, and two numbers that a
-# simple sensor could measure, the mean brightness of the photo and its standard deviation.
+# Each row is a cell of :func:`~sktransfer.datasets.load_elpv`: its photo, the type of its module, and two numbers that
+# a simple sensor could measure, the mean brightness of the photo and its standard deviation.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -88,7 +88,7 @@ gain = scores["photo and table"] - scores["photo alone"]
 print(f"gain by the table: {gain.mean():+.4f}, better on {np.sum(gain > 0)} of {len(gain)} folds")
 
 figure, ax = plt.subplots(figsize=(6.4, 2.8), layout="constrained")
-for height, (name, values) in enumerate(scores.items()):
+for height, values in enumerate(scores.values()):
     ax.plot(values, [height] * len(values), "o", color=f"C{height}", alpha=0.4)
     ax.plot(values.mean(), height, "D", color=f"C{height}", markersize=9)
 ax.set_yticks(range(len(scores)), list(scores))

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+
 from _gallery import load_photos
 
 train, test = load_photos("hand_signs", "train"), load_photos("hand_signs", "test")

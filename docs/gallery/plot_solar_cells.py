@@ -10,8 +10,8 @@ much as a sound cell that is checked in vain. Where should the threshold be?
 # %%
 # The cells
 # ---------
-# :func:`~sktransfer.datasets.load_elpv` returns the paths of 2,624 photos (Deitsch et al. 2019,
-# ``pip install 'sktransfer[demo]'``). We draw 500 cells to train on and 800 others to test on.
+# :func:`~sktransfer.datasets.load_elpv` returns the paths of 2,624 photos (Deitsch et al. 2019, ``pip install
+# 'sktransfer[demo]'``). We draw 500 cells to train on and 800 others to test on.
 
 import matplotlib.pyplot as plt
 import numpy as np

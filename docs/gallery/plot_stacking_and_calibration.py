@@ -3,9 +3,9 @@ Stacking and calibrated probabilities
 =====================================
 
 Whoever acts on a probability needs one that is right: of all cells that are called defective with 0.8, four of five
-should be. A support vector machine gives no probabilities, and a strong logistic regression gives extreme ones. Two tools
-of scikit-learn help: ``CalibratedClassifierCV`` corrects the probabilities, and ``StackingClassifier`` lets a last model
-weigh several others. Both work with the features of a network, which are computed once for all.
+should be. A support vector machine gives no probabilities, and a strong logistic regression gives extreme ones. Two
+tools of scikit-learn help: ``CalibratedClassifierCV`` corrects the probabilities, and ``StackingClassifier`` lets a
+last model weigh several others. Both work with the features of a network, which are computed once for all.
 """
 
 # %%
