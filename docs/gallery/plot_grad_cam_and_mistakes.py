@@ -51,20 +51,21 @@ mistakes = MistakesDisplay.from_estimator(clf, test.data, test.target, display_l
 # :class:`~sktransfer.GradCAMDisplay` marks the places that raise the logit of a class. First for photos that were
 # recognised most surely, one of each of six classes.
 
+import matplotlib.pyplot as plt
+
 from sktransfer import GradCAMDisplay
 
 probability = clf.predict_proba(test.data)[np.arange(len(test.target)), test.target]
 surest = [np.flatnonzero(test.target == k)[np.argmax(probability[test.target == k])] for k in range(len(names))]
-maps = GradCAMDisplay.from_estimator(clf, test.data[surest[:6]], display_labels=names)
-maps.figure_.suptitle("Evidence for the predicted class", y=1.04)
+figure, ax = plt.subplots(figsize=(9, 5), layout="constrained")
+GradCAMDisplay.from_estimator(clf, test.data[surest[:6]], display_labels=names, ax=ax)
+ax.set_title("Evidence for the class of six test photos", pad=12)
 
 # %%
 # Evidence for and against
 # ------------------------
 # Now the three most confident mistakes. The first row shows what speaks for the class that was predicted, the second
 # row what speaks for the true class.
-
-import matplotlib.pyplot as plt
 
 rows = mistakes.indices[:3]
 figure, axes = plt.subplots(2, 1, figsize=(12, 5.4), layout="constrained")

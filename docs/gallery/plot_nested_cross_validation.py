@@ -68,7 +68,7 @@ for name, cv in searches.items():
 # Nested, with groups
 # -------------------
 # The inner search must know the groups too. scikit-learn passes them on if metadata routing is enabled: splitters such
-# as :class:`~sklearn.model_selection.GroupKFold` then ask for them.
+# as ``GroupKFold`` then ask for them.
 
 import sklearn
 from sklearn.model_selection import cross_validate

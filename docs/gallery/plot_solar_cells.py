@@ -59,8 +59,8 @@ print(f"stages used: the last {model.n_stages_}")
 # ----------------------
 # A missed defect costs 5, a false alarm costs 1. To call a cell defective is cheaper on average if 5 p > 1 - p, which
 # means p > 1/6. That holds if the probabilities are right. ``make_feature_classifier`` calibrates them on held-out
-# images, so we use 1/6 without another search. :class:`~sklearn.model_selection.FixedThresholdClassifier` makes a
-# classifier of it, and :class:`~sklearn.frozen.FrozenEstimator` keeps it from being fitted again.
+# images, so we use 1/6 without another search. ``FixedThresholdClassifier`` makes a classifier of it, and
+# ``FrozenEstimator`` keeps it from being fitted again.
 
 from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import FixedThresholdClassifier
