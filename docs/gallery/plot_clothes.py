@@ -13,6 +13,7 @@ folds, and says whether the difference may be chance.
 # The photos lie in one folder per class, as :func:`~sktransfer.datasets.load_image_folder` expects them. They are part
 # of a public data set of ordinary phone photos (CC0).
 
+# sphinx_gallery_thumbnail_number = 2
 import matplotlib.pyplot as plt
 import numpy as np
 from PIL import Image
@@ -87,5 +88,3 @@ ax.set_title(f"{comparison.best_strategy_}: 12 test photos of each class")
 # What to take from it
 # --------------------
 # CONCLUSION
-
-# sphinx_gallery_thumbnail_number = 2

@@ -12,6 +12,7 @@ recognise it. How large is the damage, and how do you find the copies?
 # ------------------------
 # We take 160 photos of clothes and add copies of half of them, as websites make them: smaller, compressed and brighter.
 
+# sphinx_gallery_thumbnail_number = 1
 import io
 
 import matplotlib.pyplot as plt
@@ -110,5 +111,3 @@ ax.legend(loc="lower right")
 # What to take from it
 # --------------------
 # CONCLUSION
-
-# sphinx_gallery_thumbnail_number = 1

@@ -13,6 +13,7 @@ network beat a classifier on the bare pixels?
 # The digits of scikit-learn are centred, so each pixel has a meaning of its own. In the second task, the same digits
 # lie anywhere on a canvas of 20 × 20 pixels. We train on 200 digits and test on 600 others.
 
+# sphinx_gallery_thumbnail_number = 2
 import time
 
 import matplotlib.pyplot as plt
@@ -92,5 +93,3 @@ right.set(xlabel="image_size", ylabel="ms per image", ylim=(0, None), title="Tim
 # What to take from it
 # --------------------
 # CONCLUSION
-
-# sphinx_gallery_thumbnail_number = 2

@@ -13,6 +13,7 @@ at both.
 # :class:`~sktransfer.FineTunedCNNClassifier` trains the last two of eight stages. It holds out a fifth of the photos
 # and returns to the epoch with the least loss on them. :class:`~sktransfer.TrainingHistoryDisplay` shows the epochs.
 
+# sphinx_gallery_thumbnail_number = 3
 import numpy as np
 
 from _gallery import load_photos
@@ -77,5 +78,3 @@ for ax, labels, title in zip(axes, [predicted[rows], test.target[rows]], ["predi
 # What to take from it
 # --------------------
 # CONCLUSION
-
-# sphinx_gallery_thumbnail_number = 3

@@ -12,6 +12,7 @@ score. Then the app is used in other shops, on other days. How much of the score
 # The data set is made for this question (Klasson et al. 2019, MIT): its test photos are from other shops and days. The
 # training photos come in series. Whoever took them stood before the same shelf for several photos.
 
+# sphinx_gallery_thumbnail_number = 1
 import matplotlib.pyplot as plt
 import numpy as np
 from PIL import Image
@@ -102,5 +103,3 @@ display = MistakesDisplay.from_estimator(
 # What to take from it
 # --------------------
 # CONCLUSION
-
-# sphinx_gallery_thumbnail_number = 1

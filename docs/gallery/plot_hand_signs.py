@@ -12,6 +12,7 @@ or twenty? This example trains on the hands of few and of many people, and tests
 # The photos show the digits 0 to 9 in Turkish sign language (Apache-2.0). Each file is named after a person. 25 persons
 # are there to train on and 15 others to test on, and each of them shows every sign once.
 
+# sphinx_gallery_thumbnail_number = 2
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -87,5 +88,3 @@ for k in np.argsort(-counts, kind="stable")[:3]:
 # What to take from it
 # --------------------
 # CONCLUSION
-
-# sphinx_gallery_thumbnail_number = 2

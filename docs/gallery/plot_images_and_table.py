@@ -13,6 +13,7 @@ the rest of the table help here?
 # Each row is a cell of :func:`~sktransfer.datasets.load_elpv`: its photo, the type of its module, and two numbers that
 # a simple sensor could measure, the mean brightness of the photo and its standard deviation.
 
+# sphinx_gallery_thumbnail_number = 1
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -99,5 +100,3 @@ ax.grid(axis="y", alpha=0.3)
 # What to take from it
 # --------------------
 # CONCLUSION
-
-# sphinx_gallery_thumbnail_number = 1

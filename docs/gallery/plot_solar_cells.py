@@ -13,6 +13,7 @@ much as a sound cell that is checked in vain. Where should the threshold be?
 # :func:`~sktransfer.datasets.load_elpv` returns the paths of 2,624 photos (Deitsch et al. 2019, ``pip install
 # 'sktransfer[demo]'``). We draw 500 cells to train on and 800 others to test on.
 
+# sphinx_gallery_thumbnail_number = 1
 import matplotlib.pyplot as plt
 import numpy as np
 from PIL import Image
@@ -99,5 +100,3 @@ ax.legend()
 # What to take from it
 # --------------------
 # CONCLUSION
-
-# sphinx_gallery_thumbnail_number = 1
