@@ -15,7 +15,7 @@ score. Then the app is used in other shops, on other days. How much of the score
 # sphinx_gallery_thumbnail_number = 1
 import matplotlib.pyplot as plt
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from _gallery import load_photos
 
@@ -27,7 +27,7 @@ for k, column in enumerate(axes.T):
     column[0].set_title(names[k], fontsize=10)
     shown = [*train.data[train.target == k][5:7], *test.data[test.target == k][:2]]
     for ax, path in zip(column, shown, strict=True):
-        ax.imshow(Image.open(path))
+        ax.imshow(ImageOps.fit(Image.open(path), (160, 160)))
         ax.set(xticks=[], yticks=[])
 for row, text in zip(axes[:, 0], ["training", "training", "new shops", "new shops"], strict=True):
     row.set_ylabel(text, fontsize=8)
@@ -66,25 +66,24 @@ models = {
     "features + linear": make_feature_classifier(cv=3),
 }
 series = np.array([f"{label} {i % 20 // 5}" for i, label in enumerate(train.target)])  # 20 photos of each class
-folds = {
-    "random folds": StratifiedKFold(4, shuffle=True, random_state=0),
-    "folds of series": StratifiedGroupKFold(4, shuffle=True, random_state=0),
-}
+random_folds = StratifiedKFold(4, shuffle=True, random_state=0)
+series_folds = StratifiedGroupKFold(4, shuffle=True, random_state=0)
+names_of_scores = ["random folds", "folds of series", "other shops"]
 accuracy = {}
 for name, model in models.items():
     accuracy[name] = [
-        cross_val_score(model, train.data, train.target, groups=series, cv=cv).mean() for cv in folds.values()
+        cross_val_score(model, train.data, train.target, cv=random_folds).mean(),
+        cross_val_score(model, train.data, train.target, cv=series_folds, groups=series).mean(),
+        model.fit(train.data, train.target).score(test.data, test.target),
     ]
-    accuracy[name].append(model.fit(train.data, train.target).score(test.data, test.target))
-    print(f"{name:18}", "  ".join(f"{value:.3f}" for value in accuracy[name]))
+    print(f"{name}:", ", ".join(f"{v:.3f} {which}" for which, v in zip(names_of_scores, accuracy[name], strict=True)))
 
 # %%
 # In the figure, a line that falls to the right is a promise that was not kept.
 
-scores = [*folds, "other shops"]
 figure, ax = plt.subplots(figsize=(6.4, 3.6), layout="constrained")
 for name, values in accuracy.items():
-    ax.plot(scores, values, "o-", label=name)
+    ax.plot(names_of_scores, values, "o-", label=name)
 ax.set(ylabel="accuracy", ylim=(0, 1), title="Three scores of each model")
 ax.axhline(1 / len(names), color="grey", linestyle=":", label="guessing")
 ax.legend(fontsize=9)

@@ -81,10 +81,15 @@ display = MistakesDisplay.from_estimator(model, test.data, test.target, n_shown=
 predicted = model.predict(test.data)
 wrong = predicted != test.target
 pairs, counts = np.unique(np.stack([test.target[wrong], predicted[wrong]]), axis=1, return_counts=True)
-for k in np.argsort(-counts, kind="stable")[:3]:
-    print(f"{pairs[0, k]} taken for {pairs[1, k]}: {counts[k]} times")
+for (sign, taken_for), count in zip(pairs.T, counts, strict=True):
+    print(f"{sign} taken for {taken_for}: {count}")
 
 # %%
 # What to take from it
 # --------------------
-# CONCLUSION
+# One person is not enough: nine of ten photos of a hand are of the same hand in the same light, and the accuracy for
+# others is 0.45. With 25 persons it is 0.93. Each doubling of the number of persons has helped, and the curve still
+# rises at its end. So the next photos should show new people.
+#
+# Nearly all mistakes are between the signs 6 to 9. These differ only in the finger that the thumb touches. More photos
+# of these signs would help most.
