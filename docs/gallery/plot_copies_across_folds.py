@@ -104,10 +104,16 @@ for k, (name, values) in enumerate(scores.items()):
     bars = ax.bar(np.arange(3) + 0.4 * k - 0.2, values, width=0.38, color=f"C{k}", label=name)
     ax.bar_label(bars, fmt="%.2f", fontsize=9)
 ax.set_xticks(range(3), names)
-ax.set(ylabel="accuracy", ylim=(0, 1.12), title="What copies do to a score")
-ax.legend(loc="lower right")
+ax.set(ylabel="accuracy", ylim=(0, 1.2), title="What copies do to a score")
+ax.legend(loc="upper right", ncols=2)
 
 # %%
 # What to take from it
 # --------------------
-# CONCLUSION
+# With copies and random folds, both models look better than they are: 0.85 instead of 0.69, and 0.91 instead of 0.81.
+# The nearest neighbour, which lives by memory, gains most. With the groups, both scores are within a point of those
+# without copies. So the groups repair the score, and no image has to be deleted.
+#
+# All 80 pairs were found, and nothing else, in about two seconds. These copies were made for this page. Mirrored and
+# cropped copies are not found. :func:`~sktransfer.compare_strategies` looks for copies by itself and warns if the folds
+# separate them.

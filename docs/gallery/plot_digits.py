@@ -11,7 +11,7 @@ network beat a classifier on the bare pixels?
 # Two tasks
 # ---------
 # The digits of scikit-learn are centred, so each pixel has a meaning of its own. In the second task, the same digits
-# lie anywhere on a canvas of 20 × 20 pixels. We train on 200 digits and test on 600 others.
+# lie anywhere on a canvas of 20 × 20 pixels. We train on 200 digits and test on 400 others.
 
 # sphinx_gallery_thumbnail_number = 2
 import time
@@ -29,7 +29,7 @@ for canvas, digit, (top, left) in zip(anywhere, centred, random.integers(0, 13, 
     canvas[top : top + 8, left : left + 8] = digit
 tasks = {"centred": centred, "anywhere": anywhere}
 rows_train, rows_test = train_test_split(
-    np.arange(len(centred)), train_size=200, test_size=600, stratify=digits.target, random_state=0
+    np.arange(len(centred)), train_size=200, test_size=400, stratify=digits.target, random_state=0
 )
 y_train, y_test = digits.target[rows_train], digits.target[rows_test]
 
@@ -58,11 +58,11 @@ for task, images in tasks.items():
 # Features at several sizes
 # -------------------------
 # The same kind of SVM stands on the features of :class:`~sktransfer.PretrainedCNNFeatures` from all stages. We measure
-# the time to compute the features of all 800 digits.
+# the time to compute the features of all 600 digits.
 
 from sktransfer import PretrainedCNNFeatures
 
-sizes = [16, 32, 64, 128, 224]
+sizes = [16, 32, 64, 128]
 accuracy = {task: [] for task in tasks}
 milliseconds = []
 for size in sizes:
@@ -84,7 +84,7 @@ figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained
 for colour, task in zip(["C0", "C1"], tasks, strict=True):
     left.plot(sizes, accuracy[task], "o-", color=colour, label=f"features, {task}")
     left.axhline(pixels[task], color=colour, linestyle="--", label=f"pixels, {task}")
-left.set(xlabel="image_size", ylabel="accuracy on 600 digits", title="Accuracy")
+left.set(xlabel="image_size", ylabel="accuracy on 400 digits", title="Accuracy")
 left.legend(fontsize=8)
 right.plot(sizes, milliseconds, "o-", color="C2")
 right.set(xlabel="image_size", ylabel="ms per image", ylim=(0, None), title="Time to compute the features")

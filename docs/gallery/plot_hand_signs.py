@@ -87,9 +87,8 @@ for (sign, taken_for), count in zip(pairs.T, counts, strict=True):
 # %%
 # What to take from it
 # --------------------
-# One person is not enough: nine of ten photos of a hand are of the same hand in the same light, and the accuracy for
-# others is 0.45. With 25 persons it is 0.93. Each doubling of the number of persons has helped, and the curve still
-# rises at its end. So the next photos should show new people.
+# One person is not enough: all ten photos show the same hand in the same light, and the accuracy for others is 0.45.
+# With 25 persons it is 0.93. Each doubling of the number of persons has helped, and the curve still rises at its end.
+# So the next photos should show new people.
 #
-# Nearly all mistakes are between the signs 6 to 9. These differ only in the finger that the thumb touches. More photos
-# of these signs would help most.
+# Nearly all mistakes are between the signs 6 to 9. These differ only in the finger that the thumb touches.
