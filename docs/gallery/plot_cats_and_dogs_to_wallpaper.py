@@ -24,7 +24,7 @@ import numpy as np
 from sktransfer.datasets import make_wallpaper_groups
 
 train = make_wallpaper_groups(24, random_state=0)
-test = make_wallpaper_groups(20, random_state=1)
+test = make_wallpaper_groups(16, random_state=1)
 names = np.array(train.target_names)
 
 figure, axes = plt.subplots(3, 6, figsize=(8, 4.5), layout="constrained")
@@ -45,7 +45,7 @@ from sklearn.model_selection import cross_val_score
 
 from sktransfer import make_feature_classifier
 
-linear = make_feature_classifier(image_size=128, cv=3)
+linear = make_feature_classifier(image_size=96, cv=3)
 scores = cross_val_score(linear, train.data, train.target, cv=3)
 print(f"features + linear: {scores.mean():.3f} ± {scores.std():.3f}, guessing: {1 / 17:.3f}")
 
@@ -56,11 +56,11 @@ print(f"features + linear: {scores.mean():.3f} ± {scores.std():.3f}, guessing: 
 # ----------------
 # :func:`~sktransfer.recommend_strategy` looks at the number of images, at the skill of such a linear model, and at how
 # much of that skill the first half of the network has already. Patterns look alike when they are turned, so we choose
-# the augmentation ``"any_orientation"``.
+# the augmentation ``"any_orientation"``. We ask with small images, because it also tries each strategy for a moment.
 
 from sktransfer import recommend_strategy
 
-advice = recommend_strategy(train.data, train.target, augment="any_orientation", image_size=128)
+advice = recommend_strategy(train.data, train.target, augment="any_orientation", image_size=64)
 print(f"Recommended: {advice.strategy}\n")
 for reason in advice.reasons:
     print(f"- {reason}")
@@ -73,11 +73,11 @@ for reason in advice.reasons:
 
 from sktransfer import FineTunedCNNClassifier
 
-shared = {"image_size": 128, "augment": "any_orientation", "random_state": 0}
+shared = {"image_size": 96, "augment": "any_orientation", "tta": 2, "random_state": 0}
 models = {
     "features + linear": linear,
     "fine-tuned": FineTunedCNNClassifier(freeze=4, max_epochs=8, **shared),
-    "shallow from scratch": FineTunedCNNClassifier("shallow_cnn", weights=None, max_epochs=20, **shared),
+    "shallow from scratch": FineTunedCNNClassifier("shallow_cnn", weights=None, max_epochs=15, **shared),
 }
 accuracy, predicted = {}, {}
 for name, model in models.items():

@@ -92,4 +92,11 @@ for n, scores in zip(display.train_sizes, display.test_scores, strict=True):
 # %%
 # What to take from it
 # --------------------
-# CONCLUSION
+# No stage is the best for all kinds of images. The late stages lead on clothes, hands and solar cells. On wallpaper
+# patterns, which contain no objects, the stages after the fifth add nothing. The first four stages are far behind on
+# clothes, which are known by the shape of the whole. With 160 images, neighbouring stages often differ by chance, and
+# all stages together are never far behind the best one. This is why :func:`~sktransfer.make_feature_classifier` chooses
+# how many of the last stages it uses.
+#
+# More solar cells would help: each doubling of their number adds about two points, and the curve still rises at its
+# end.

@@ -30,7 +30,7 @@ print(f"{len(X)} photos of {len(np.unique(groups))} persons")
 # --------
 # ``freeze`` says how many of the eight stages are frozen, and ``lr_factor`` how much slower than the head the other
 # stages learn. The grid has 10 candidates, each on three folds. :func:`~sktransfer.cache_info` counts the images that
-# had to pass through frozen stages. We train at 96 pixels for 6 epochs, so that this page is quick.
+# had to pass through frozen stages. We train at 64 pixels for 6 epochs, so that this page is quick.
 
 import time
 
@@ -39,7 +39,7 @@ from sklearn.model_selection import GridSearchCV, GroupKFold
 from sktransfer import FineTunedCNNClassifier, cache_info, clear_cache
 
 clear_cache()
-clf = FineTunedCNNClassifier(image_size=96, max_epochs=6, random_state=0)
+clf = FineTunedCNNClassifier(image_size=64, max_epochs=6, random_state=0)
 grid = {"freeze": [4, 5, 6, 7, "all"], "lr_factor": [0.1, 0.02]}
 start = time.perf_counter()
 search = GridSearchCV(clf, grid, cv=GroupKFold(3), refit=False, error_score="raise").fit(X, y, groups=groups)

@@ -101,4 +101,9 @@ display = MistakesDisplay.from_estimator(
 # %%
 # What to take from it
 # --------------------
-# CONCLUSION
+# By random folds, the last stage and ``features + linear`` are equal, with 0.90 and 0.89. In the other shops they are
+# not: 0.79 and 0.88. The model that knows only colours loses most, from 0.77 to 0.62. Folds of series fall a little in
+# the same direction, but they hold no photo of another shop, so they cannot show how much is lost.
+#
+# So a score of cross-validation is a promise for the shops that were photographed. For others, keep photos of a whole
+# shop apart, and look at the mistakes. Here satsumas are taken for oranges, and a red apple for a tomato.

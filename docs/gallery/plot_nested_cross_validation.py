@@ -3,9 +3,10 @@ Nested cross-validation for new persons
 =======================================
 
 A grid search returns the best score of its candidates. That score is a little too good, because the best was picked on
-the same folds. It is also too good if photos of one person are in both parts of a fold. Nested cross-validation with
-groups mends both: an inner search chooses, and outer folds of other persons test what it chose. This example compares
-three such scores with the score for persons who were kept apart from the start.
+the same folds. And if photos of one person are in both parts of a fold, the score answers another question: how good is
+the model for persons that it knows? Nested cross-validation with groups mends both. An inner search chooses, and outer
+folds of other persons test what it chose. This example compares three such scores with the score for persons who were
+kept apart from the start.
 """
 
 # %%
@@ -58,9 +59,9 @@ from sklearn.model_selection import GridSearchCV, GroupKFold, StratifiedKFold
 clear_cache()
 start = time.perf_counter()
 scores = {}
-searches = {"random folds": StratifiedKFold(4, shuffle=True, random_state=0), "folds of persons": GroupKFold(4)}
-for name, cv in searches.items():
-    search = GridSearchCV(pipeline, grid, cv=cv).fit(X, y, groups=persons)
+random_search = GridSearchCV(pipeline, grid, cv=StratifiedKFold(4, shuffle=True, random_state=0)).fit(X, y)
+group_search = GridSearchCV(pipeline, grid, cv=GroupKFold(4)).fit(X, y, groups=persons)
+for name, search in {"random folds": random_search, "folds of persons": group_search}.items():
     scores[f"search, {name}"] = search.best_score_
     print(f"{name}: {search.best_score_:.3f} with {search.best_params_}")
 
@@ -89,24 +90,33 @@ for fold, (inner, score) in enumerate(zip(nested["estimator"], nested["test_scor
 # %%
 # The truth
 # ---------
-# The last simple search has fitted its best candidate to all 25 persons.
+# The second search has fitted its best candidate to all 25 persons.
 
-scores["15 new persons"] = search.score(test.data, test.target)
+scores["15 new persons"] = group_search.score(test.data, test.target)
 for name, score in scores.items():
     print(f"{name:25} {score:.3f}")
 n_fits = 2 * (9 * 4 + 1) + 5 * (9 * 3 + 1)
 print(f"{n_fits} fits in {time.perf_counter() - start:.0f} s; passes through the network: {cache_info().misses}")
 
 figure, ax = plt.subplots(figsize=(6.4, 3), layout="constrained")
-places = range(len(scores))
-ax.barh(places, list(scores.values()), color=["C0", "C0", "C0", "C1"])
-error = np.sqrt(scores["15 new persons"] * (1 - scores["15 new persons"]) / len(test.target))
-ax.errorbar(scores["15 new persons"], 3, xerr=error, color="grey", capsize=4)
-ax.set_yticks(places, list(scores))
-ax.invert_yaxis()
-ax.set(xlabel="accuracy", xlim=(0.5, 1), title="Three scores, and the one that they predict")
+*three, new = scores.values()
+ax.plot(three, range(3), "o", color="C0", markersize=9)
+ax.errorbar(new, 3, xerr=np.sqrt(new * (1 - new) / len(test.target)), fmt="o", color="C1", markersize=9, capsize=4)
+ax.set_yticks(range(4), list(scores))
+ax.set_ylim(3.5, -0.5)
+ax.grid(alpha=0.3)
+ax.set(xlabel="accuracy", xlim=(0.7, 1), title="Three scores, and the one that they predict")
 
 # %%
 # What to take from it
 # --------------------
-# CONCLUSION
+# All searches chose stage 6 of 8, so the choice is clear. The best score of the grouped search is 0.848, and the nested
+# score is 0.840. The difference is what picking the best on the same folds adds: here it is small, because there are
+# only nine candidates.
+#
+# Groups need not lower a score. With random folds it is lower, 0.812. For each test photo, the same hand is then among
+# the training photos, in the same light, but with other signs. That may mislead the model, and it will not happen to
+# new persons. Their score is 0.88, with a standard error of 0.03. The scores with groups are closer to it.
+#
+# The outer scores go from 0.74 to 0.98, because each fold holds only five persons. The 214 fits took one pass through
+# the network for each photo and stage.
