@@ -87,6 +87,24 @@ ConfusionMatrixDisplay.from_predictions(
 ax.set_title(f"{comparison.best_strategy_}: 12 test photos of each class")
 
 # %%
+# With more photos and more time
+# ------------------------------
+# Fine-tuning was short here, at a small size. The repository keeps the results of ``benchmarks/accuracy.py``: 900
+# photos of ten garments, at full size and with default settings, on five splits.
+
+from _gallery import kept_accuracies
+
+for name in ("features + linear", "fine-tuned"):
+    kept = kept_accuracies("clothing", name)
+    print(f"{name}, 900 photos: {np.mean(kept):.3f} ± {np.std(kept, ddof=1):.3f}")
+
+# %%
 # What to take from it
 # --------------------
-# CONCLUSION
+# With 160 photos, the linear model on frozen features is the best of the four strategies, and a fast one: 0.80 by
+# cross-validation and 0.78 on the test photos. Shirts are the hardest class. Only 5 of 12 are recognised, and 4 are
+# taken for outwear.
+#
+# A short fine-tuning does not pay with so few photos. With 900 photos and default settings it does: 0.910 against
+# 0.873, for 6 minutes of training instead of seconds. So begin with the linear model, and compare again when you have
+# more photos.

@@ -57,8 +57,9 @@ for task, images in tasks.items():
 # %%
 # Features at several sizes
 # -------------------------
-# The same kind of SVM stands on the features of :class:`~sktransfer.PretrainedCNNFeatures` from all stages. We measure
-# the time to compute the features of all 600 digits.
+# The same kind of SVM stands on the features of :class:`~sktransfer.PretrainedCNNFeatures` from all stages.
+# ``crop=False`` shows it the whole image, also a digit at the edge. We measure the time to compute the features of all
+# 600 digits.
 
 from sktransfer import PretrainedCNNFeatures
 
@@ -66,7 +67,7 @@ sizes = [16, 32, 64, 128]
 accuracy = {task: [] for task in tasks}
 milliseconds = []
 for size in sizes:
-    features = PretrainedCNNFeatures(layer="all", pooling="avgstd", normalize=True, image_size=size)
+    features = PretrainedCNNFeatures(layer="all", pooling="avgstd", normalize=True, image_size=size, crop=False)
     features.fit_transform(centred[:1])  # the first call of a size prepares the network
     for task, images in tasks.items():
         start = time.perf_counter()
@@ -92,4 +93,9 @@ right.set(xlabel="image_size", ylabel="ms per image", ylim=(0, None), title="Tim
 # %%
 # What to take from it
 # --------------------
-# CONCLUSION
+# For centred digits, a size of 32 is enough: larger images take several times as long and score no better. The features
+# are about as good as the bare pixels, 0.965 and 0.945, so here the network is hardly worth it.
+#
+# For digits that lie anywhere, the bare pixels fail with 0.19: a pixel no longer has a meaning of its own. The network
+# looks for the same strokes everywhere and scores 0.82 at a size of 128. There 8 pixels of a digit become 51, and at 32
+# only 13. So choose ``image_size`` by the size of what you look for, and try a small size first.
