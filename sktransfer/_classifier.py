@@ -105,7 +105,7 @@ class FineTunedCNNClassifier(TakesSettingsAlong, ClassifierMixin, Portable):
         The values that mean black and white. ``"auto"`` means 0 to 255 for uint8 and 0 to 65535 for uint16;
         floats must lie between 0 and 1.
     precision : {"float32", "bfloat16"}, default="float32"
-        Number format of convolutions and matrix products.
+        Number format of convolutions and matrix products. Results are float32 in both cases.
     device : str, default="auto"
         ``"cpu"``, ``"cuda"``, ``"mps"``, or ``"auto"``, which uses a GPU if one exists.
     memory : None, path or joblib.Memory, default=None
@@ -273,6 +273,7 @@ class FineTunedCNNClassifier(TakesSettingsAlong, ClassifierMixin, Portable):
         Returns
         -------
         self : FineTunedCNNClassifier
+            The fitted classifier.
 
         Raises
         ------
@@ -333,6 +334,7 @@ class FineTunedCNNClassifier(TakesSettingsAlong, ClassifierMixin, Portable):
         Returns
         -------
         self : FineTunedCNNClassifier
+            The classifier, trained for one more epoch.
         """
         check_net_params(self)
         with whole_or_nothing(self):
@@ -435,6 +437,7 @@ class FineTunedCNNClassifier(TakesSettingsAlong, ClassifierMixin, Portable):
         Returns
         -------
         labels : ndarray of shape (n_images,)
+            The labels, of the type of those that were passed to `fit`.
         """
         columns: NDArray[np.intp] = self.predict_proba(X).argmax(axis=1)
         return self.classes_[columns]

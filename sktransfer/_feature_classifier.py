@@ -132,6 +132,7 @@ class FeatureClassifier(ClassifierMixin, BaseEstimator):
         Returns
         -------
         self : FeatureClassifier
+            The fitted classifier.
 
         Raises
         ------
@@ -172,22 +173,66 @@ class FeatureClassifier(ClassifierMixin, BaseEstimator):
         return PretrainedCNNFeatures(layer="all", pooling="avgstd") if self.features is None else self.features
 
     def decision_function(self, X: Any) -> NDArray[np.floating]:
-        """Return the logits, of shape (n_images, n_classes), or (n_images,) for two classes."""
+        """Return the logits of each class.
+
+        Parameters
+        ----------
+        X : images
+            As in `fit`.
+
+        Returns
+        -------
+        logits : ndarray of shape (n_images, n_classes), or (n_images,) for two classes
+            Larger means more probable. Columns are in the order of `classes_`.
+        """
         logits: NDArray[np.floating] = self._of_classifier("decision_function", X)
         return logits
 
     def predict(self, X: Any) -> NDArray[Any]:
-        """Return the most probable class of each image."""
+        """Return the most probable class of each image.
+
+        Parameters
+        ----------
+        X : images
+            As in `fit`.
+
+        Returns
+        -------
+        labels : ndarray of shape (n_images,)
+            The labels, of the type of those that were passed to `fit`.
+        """
         labels: NDArray[Any] = self._of_classifier("predict", X)
         return labels
 
     def predict_proba(self, X: Any) -> NDArray[np.floating]:
-        """Return the probability of each class, of shape (n_images, n_classes)."""
+        """Return the probability of each class.
+
+        Parameters
+        ----------
+        X : images
+            As in `fit`.
+
+        Returns
+        -------
+        probabilities : ndarray of shape (n_images, n_classes)
+            Columns are in the order of `classes_`. They are calibrated on held-out images.
+        """
         probabilities: NDArray[np.floating] = self._of_classifier("predict_proba", X)
         return probabilities
 
     def predict_log_proba(self, X: Any) -> NDArray[np.floating]:
-        """Return the logarithm of the probability of each class, of shape (n_images, n_classes)."""
+        """Return the logarithm of the probability of each class.
+
+        Parameters
+        ----------
+        X : images
+            As in `fit`.
+
+        Returns
+        -------
+        log_probabilities : ndarray of shape (n_images, n_classes)
+            Columns are in the order of `classes_`.
+        """
         logits = self.decision_function(X)
         if logits.ndim == 1:
             logits = np.stack([np.zeros_like(logits), logits], axis=1)
@@ -302,6 +347,11 @@ def make_feature_classifier(
     Returns
     -------
     classifier : FeatureClassifier
+        The classifier, not fitted yet.
+
+    See Also
+    --------
+    FeatureClassifier : The class, which explains how the stages are chosen.
 
     Examples
     --------

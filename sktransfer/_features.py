@@ -65,7 +65,7 @@ class PretrainedCNNFeatures(TakesSettingsAlong, TransformerMixin, Portable):
         (``pip install 'sktransfer[openvino]'``). It is 1.5 times as fast as torch in float32, and 2.7 times in bfloat16
         (``docs/benchmarks/extraction.md``, arrays in memory). The features of both agree to 1e-4 of their size.
     precision : {"float32", "bfloat16"}, default="float32"
-        Number format of convolutions. The features are float32 in both cases.
+        Number format of convolutions and matrix products. Results are float32 in both cases.
     device : str, default="auto"
         ``"cpu"``, ``"cuda"``, ``"mps"``, or ``"auto"``, which uses a GPU if one exists.
     memory : None, path or joblib.Memory, default=None
@@ -178,10 +178,12 @@ class PretrainedCNNFeatures(TakesSettingsAlong, TransformerMixin, Portable):
             any sizes; or one array (n, H, W), (n, H, W, C) or (n, C, H, W); or flat rows with `image_shape`.
             `fit` does not read them, except to check flat rows.
         y : ignored
+            Present for API consistency.
 
         Returns
         -------
         self : PretrainedCNNFeatures
+            The fitted transformer.
         """
         with whole_or_nothing(self):
             check_images(self, X, reset=True)
@@ -205,6 +207,7 @@ class PretrainedCNNFeatures(TakesSettingsAlong, TransformerMixin, Portable):
         Returns
         -------
         features : ndarray of shape (n_images, n_features_out_), float32
+            One row for each image. `get_feature_names_out` names the columns.
 
         Raises
         ------
@@ -246,6 +249,7 @@ class PretrainedCNNFeatures(TakesSettingsAlong, TransformerMixin, Portable):
         Returns
         -------
         names : ndarray of str objects
+            One name for each column.
         """
         check_is_fitted(self)
         names = [f"{stage}_{i}" for stage, count in self.feature_counts_.items() for i in range(count)]

@@ -99,6 +99,7 @@ def load(
     Parameters
     ----------
     path : path
+        The file.
     device : str, default=None
         The device that runs the model: ``"cpu"``, ``"cuda"``, ``"mps"``. None uses a GPU if one exists.
     memory : path, default=None

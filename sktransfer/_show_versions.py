@@ -33,16 +33,16 @@ def show_versions() -> None:
     devices that torch finds, the engine that ``engine="auto"`` takes, the libraries that run threads, and the settings
     of the caches. Nothing is sent anywhere.
 
+    See Also
+    --------
+    cache_info : What the cache of activations holds.
+
     Notes
     -----
     Versions are read from the metadata of the installed packages, so a package that cannot be imported is reported too.
     torch is imported to ask for its devices. If that fails, the report contains the error.
 
     The report contains paths of folders. Remove from it what you do not want to publish.
-
-    See Also
-    --------
-    cache_info : What the cache of activations holds.
 
     Examples
     --------

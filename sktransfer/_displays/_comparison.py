@@ -25,6 +25,7 @@ class StrategyComparisonDisplay:
     seconds : dict of str to float
         Seconds of each strategy, for all folds together.
     score_name : str, default="score"
+        Name of the score, for the label of its axis.
 
     Attributes
     ----------
@@ -73,6 +74,7 @@ class StrategyComparisonDisplay:
         Returns
         -------
         display : StrategyComparisonDisplay
+            It holds what was drawn.
         """
         name = str(comparison.scoring).replace("_", " ") if score_name is None else score_name
         display = cls(scores=dict(comparison.scores_), seconds=dict(comparison.seconds_), score_name=name)
@@ -95,6 +97,7 @@ class StrategyComparisonDisplay:
         Returns
         -------
         display : StrategyComparisonDisplay
+            It holds what was drawn.
         """
         ax = axes_or_new(ax, "StrategyComparisonDisplay", (7.2, 1.2 + 0.42 * max(2, len(self.scores))))
         rows = [np.asarray(scores, dtype=float) for scores in self.scores.values()]

@@ -35,6 +35,7 @@ class FreezeDepthDisplay:
     groups : sequence of str or None, default=None
         Each group of candidates gets a line of its own. None draws one line for all.
     score_name : str, default="score"
+        Label of the axis of scores.
 
     Attributes
     ----------
@@ -103,6 +104,7 @@ class FreezeDepthDisplay:
         Returns
         -------
         display : FreezeDepthDisplay
+            It holds what was drawn.
 
         Raises
         ------
@@ -151,6 +153,7 @@ class FreezeDepthDisplay:
         Returns
         -------
         display : FreezeDepthDisplay
+            It holds what was drawn.
         """
         ax = axes_or_new(ax, "FreezeDepthDisplay", (5.2, 3.6))
         depths, means, stds = (np.asarray(values) for values in (self.depths, self.mean_scores, self.std_scores))

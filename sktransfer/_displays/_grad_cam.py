@@ -107,12 +107,21 @@ class GradCAMDisplay:
             The stage whose activations are weighted. None takes the last stage whose maps have more than one place.
         display_labels : array-like of str, default=None
             Names of the classes, in the order of ``classes_``.
-        ax, n_columns, show_images, im_kw, text_kw
-            As in `plot`.
+        n_columns : int, default=3
+            Images in a row.
+        ax : matplotlib Axes, default=None
+            Where to draw. None makes a new figure.
+        show_images : bool, default=True
+            Draw each image also without its map, to the left.
+        im_kw : dict, default=None
+            Keywords of the heat maps' ``imshow``, such as ``cmap``.
+        text_kw : dict, default=None
+            Keywords of the captions.
 
         Returns
         -------
         display : GradCAMDisplay
+            It holds what was drawn.
         """
         check_is_fitted(estimator, "net_")
         images = check_images(estimator, X, reset=False)
@@ -168,6 +177,7 @@ class GradCAMDisplay:
         Returns
         -------
         display : GradCAMDisplay
+            It holds what was drawn.
         """
         n_images, height, width = self.heatmaps.shape
         # The map lies over the second of two copies, or over the only one.

@@ -81,12 +81,17 @@ class TrainingHistoryDisplay:
         ----------
         estimator : FineTunedCNNClassifier
             A fitted classifier.
-        ax, metrics, line_kw
-            As in `plot`.
+        metrics : str or sequence of {"loss", "accuracy", "lr"}, default=("loss", "accuracy")
+            One panel each, side by side.
+        ax : matplotlib Axes, default=None
+            Where to draw. None makes a new figure.
+        line_kw : dict, default=None
+            Keywords of all lines.
 
         Returns
         -------
         display : TrainingHistoryDisplay
+            It holds what was drawn.
         """
         check_is_fitted(estimator, "history_")
         return cls(history=list(estimator.history_)).plot(ax=ax, metrics=metrics, line_kw=line_kw)
@@ -108,6 +113,7 @@ class TrainingHistoryDisplay:
         Returns
         -------
         display : TrainingHistoryDisplay
+            It holds what was drawn.
         """
         metrics = [metrics] if isinstance(metrics, str) else list(metrics)
         unknown = [metric for metric in metrics if metric not in METRICS]

@@ -95,12 +95,23 @@ class MistakesDisplay:
             True labels.
         images : images, default=None
             The images to draw, if `X` holds more than images, such as a frame with other columns.
-        n_shown, display_labels, n_columns, ax, im_kw, text_kw
-            As in `from_predictions`. The order of the classes is that of ``classes_``.
+        n_shown : int, default=12
+            The largest number of images to draw.
+        display_labels : array-like of str, default=None
+            Names of the classes, in the order of ``classes_``.
+        n_columns : int, default=4
+            Images in a row.
+        ax : matplotlib Axes, default=None
+            Where to draw. None makes a new figure.
+        im_kw : dict, default=None
+            Keywords of ``imshow``.
+        text_kw : dict, default=None
+            Keywords of the captions.
 
         Returns
         -------
         display : MistakesDisplay
+            It holds what was drawn.
         """
         if not hasattr(estimator, "predict_proba"):
             raise ValueError(
@@ -151,18 +162,27 @@ class MistakesDisplay:
             Predicted probabilities.
         classes : array-like of shape (n_classes,)
             The label of each column of `y_proba`.
-        image_shape, value_range
-            How to read `X`, as in `PretrainedCNNFeatures`.
+        image_shape : tuple of int, default=None
+            Shape of one image if `X` holds flat rows, as in `PretrainedCNNFeatures`.
+        value_range : "auto" or (float, float), default="auto"
+            The values that mean black and white, as in `PretrainedCNNFeatures`.
         n_shown : int, default=12
             The largest number of images to draw.
         display_labels : array-like of str, default=None
             Names of the classes, in the order of `classes`.
-        ax, n_columns, im_kw, text_kw
-            As in `plot`.
+        n_columns : int, default=4
+            Images in a row.
+        ax : matplotlib Axes, default=None
+            Where to draw. None makes a new figure.
+        im_kw : dict, default=None
+            Keywords of ``imshow``.
+        text_kw : dict, default=None
+            Keywords of the captions.
 
         Returns
         -------
         display : MistakesDisplay
+            It holds what was drawn.
         """
         pictures = as_images(X, image_shape=image_shape, value_range=value_range)
         y_true, y_proba, classes = column_or_1d(y_true), np.asarray(y_proba), column_or_1d(classes)
@@ -206,6 +226,7 @@ class MistakesDisplay:
         Returns
         -------
         display : MistakesDisplay
+            It holds what was drawn.
         """
         n_shown = len(self.images)
         tallness = np.median([image.shape[0] / image.shape[1] for image in self.images]) if n_shown else 1.0

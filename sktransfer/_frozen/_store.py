@@ -37,10 +37,21 @@ class CacheInfo(NamedTuple):
     entries : int
         Number of rows; one per image, cut and augmented view.
     megabytes : float
+        Size of these rows.
     limit_megabytes : float
         Beyond this limit the least recently used rows are dropped.
     hits, misses : int
         Number of rows that this process looked up and found, or did not find and had to compute.
+
+    See Also
+    --------
+    cache_info : Makes one.
+
+    Examples
+    --------
+    >>> from sktransfer import cache_info
+    >>> type(cache_info()).__name__
+    'CacheInfo'
     """
 
     entries: int
@@ -353,6 +364,18 @@ def cache_info(memory: Any = None) -> CacheInfo:
     -------
     info : CacheInfo
         Named tuple of ``entries``, ``megabytes``, ``limit_megabytes``, and this process's ``hits`` and ``misses``.
+
+    See Also
+    --------
+    set_cache_limits : Change the limits.
+    clear_cache : Delete what is stored.
+
+    Examples
+    --------
+    >>> from sktransfer import cache_info, clear_cache
+    >>> clear_cache()
+    >>> cache_info().entries
+    0
     """
     level = _disk(memory) or _memory
     return level.info()
@@ -371,6 +394,15 @@ def clear_cache(memory: Any = None) -> None:
     -----
     RuntimeWarning
         If activations in the folder cannot be deleted, for instance because they belong to another user.
+
+    See Also
+    --------
+    cache_info : What is stored.
+
+    Examples
+    --------
+    >>> from sktransfer import clear_cache
+    >>> clear_cache("~/.cache/sktransfer")  # doctest: +SKIP
     """
     disk = _disk(memory)
     if disk is not None:

@@ -126,6 +126,11 @@ def compare_strategies(
         If the training and the test images of a fold hold copies of an image, or if the best strategy cannot be fitted
         to all images. In the second case there is no ``best_estimator_``.
 
+    See Also
+    --------
+    make_strategies : The strategies, to be changed before they are compared.
+    recommend_strategy : Advises without training.
+
     Examples
     --------
     >>> from sktransfer import compare_strategies

@@ -31,6 +31,7 @@ class RankedBackbone(NamedTuple):
     Attributes
     ----------
     backbone : str
+        A name in `list_backbones`.
     layer : str
         ``"stage5"``, ``"penultimate"`` or ``"all"``.
     score : float
@@ -39,6 +40,17 @@ class RankedBackbone(NamedTuple):
         Standard deviation over folds; nan for LogME.
     milliseconds : float
         Time to compute the features of one image on this machine.
+
+    See Also
+    --------
+    rank_backbones : Makes a list of them.
+
+    Examples
+    --------
+    >>> from sktransfer import RankedBackbone
+    >>> row = RankedBackbone("efficientnet_lite0", "all", 0.86, 0.02, 14.3)
+    >>> row.layer, row.score
+    ('all', 0.86)
     """
 
     backbone: str

@@ -51,6 +51,7 @@ class Recommendation:
     reasons : list of str
         One sentence or more for each fact behind the advice.
     n_images, n_classes : int
+        Number of images and of classes.
     smallest_class, largest_class : int
         Number of images in these classes.
     image_sizes : tuple of (int, int)
@@ -68,6 +69,17 @@ class Recommendation:
         a linear model or an SVM takes after the features is not included.
     left_out : dict of str to str
         The strategies whose trial failed, and why.
+
+    See Also
+    --------
+    recommend_strategy : Makes one.
+
+    Examples
+    --------
+    >>> from sktransfer import recommend_strategy
+    >>> advice = recommend_strategy(X, y)  # doctest: +SKIP
+    >>> advice.strategy, advice.n_images  # doctest: +SKIP
+    ('fine-tuned, freeze=4', 300)
     """
 
     __module__ = "sktransfer"
@@ -86,7 +98,13 @@ class Recommendation:
     left_out: dict[str, str] = field(default_factory=dict)
 
     def summary(self) -> str:
-        """Return the advice, the reasons and the times in words."""
+        """Return the advice, the reasons and the times in words.
+
+        Returns
+        -------
+        summary : str
+            Several lines, to be printed.
+        """
         lines = [f"Recommended: {self.strategy}", "", *(f"- {reason}" for reason in self.reasons), ""]
         lines += ["Expected minutes for one fit on this machine:"]
         lines += [f"  {minutes:6.1f}  {name}" for name, minutes in self.minutes.items()]
@@ -137,6 +155,10 @@ def recommend_strategy(
         If a label is missing, if there is only one class, or if a class has only one image.
     ImageError
         If images of the sample cannot be read. The message lists them.
+
+    See Also
+    --------
+    compare_strategies : Measures instead of advising.
 
     Notes
     -----

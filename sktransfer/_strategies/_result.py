@@ -45,6 +45,22 @@ class StrategyComparison:
         Number of training and test images of each fold, for the test of differences.
     best_estimator_ : estimator
         The best strategy, fitted to all images. It is missing with ``refit=False``, or if that fit failed.
+
+    See Also
+    --------
+    compare_strategies : Makes one.
+    StrategyComparisonDisplay : Draws it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sktransfer import StrategyComparison
+    >>> comparison = StrategyComparison("accuracy", n_train=[200] * 3, n_test=[100] * 3)
+    >>> comparison.scores_ = {"linear": np.array([0.80, 0.82, 0.81]), "tuned": np.array([0.90, 0.91, 0.93])}
+    >>> comparison.best_strategy_
+    'tuned'
+    >>> round(comparison.p_value("tuned", "linear"), 3)
+    0.036
     """
 
     __module__ = "sktransfer"
@@ -115,7 +131,13 @@ class StrategyComparison:
         return p if counts_images else max(p, 0.5**n_folds)
 
     def to_frame(self) -> Any:
-        """Return a pandas.DataFrame: one row per strategy, with mean score, spread, seconds, and score of each fold."""
+        """Return the scores as a data frame.
+
+        Returns
+        -------
+        frame : pandas.DataFrame
+            One row per strategy, with the mean score, the spread, the seconds, and the score of each fold.
+        """
         require("to_frame", "cli", "pandas")
         import pandas as pd
 
@@ -131,7 +153,13 @@ class StrategyComparison:
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("strategy")
 
     def summary(self) -> str:
-        """Return the scores as a table, followed by the verdict in words."""
+        """Return the scores as a table, followed by the verdict in words.
+
+        Returns
+        -------
+        summary : str
+            Several lines, to be printed.
+        """
         width = max(map(len, [*self.scores_, *self.left_out_]))
         lines = [f"{'':{width}} {self.scoring:>16} {'spread':>8} {'seconds':>8}"]
         for name, scores in self.scores_.items():
@@ -143,7 +171,13 @@ class StrategyComparison:
         return "\n".join([*lines, "", self.verdict(), *self.notes()])
 
     def notes(self) -> list[str]:
-        """Return a sentence or more for each strategy that was trained on a part of the training images."""
+        """Return a sentence or more for each strategy that was trained on a part of the training images.
+
+        Returns
+        -------
+        notes : list of str
+            Empty if all strategies were trained on all training images.
+        """
         notes = []
         for name, fraction in self.fractions_.items():
             note = f"{name!r} was trained on 1/{1 / fraction:.0f} of the training images and scored "
@@ -161,6 +195,11 @@ class StrategyComparison:
 
         The best was picked from several strategies, so its p-value is multiplied by the number of the others
         (Bonferroni's correction).
+
+        Returns
+        -------
+        verdict : str
+            One or two sentences, with the p-value.
         """
         best, cheapest = self.best_strategy_, self.cheapest_strategy_
         if len(self.scores_) == 1:
@@ -185,7 +224,18 @@ class StrategyComparison:
         return f"{found}: that may be chance. {cheapest!r} is cheaper; more images or folds would tell."
 
     def plot(self, ax: Any = None) -> StrategyComparisonDisplay:
-        """Draw the scores of all folds; see `StrategyComparisonDisplay`."""
+        """Draw the scores of all folds.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            Where to draw. None makes a new figure.
+
+        Returns
+        -------
+        display : StrategyComparisonDisplay
+            It holds what was drawn.
+        """
         from .._displays import StrategyComparisonDisplay
 
         return StrategyComparisonDisplay.from_comparison(self, ax=ax)

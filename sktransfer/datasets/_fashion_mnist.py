@@ -45,6 +45,13 @@ def load_fashion_mnist(path: str | os.PathLike[str] | None = None, *, subset: st
     ----------
     H. Xiao, K. Rasul, R. Vollgraf, "Fashion-MNIST: a novel image dataset for benchmarking machine learning
     algorithms", 2017. MIT licence.
+
+    Examples
+    --------
+    >>> from sktransfer.datasets import load_fashion_mnist
+    >>> clothes = load_fashion_mnist(subset="test")  # doctest: +SKIP
+    >>> clothes.data.shape, clothes.target_names[0]  # doctest: +SKIP
+    ((10000, 28, 28), 'T-shirt/top')
     """
     folder = DEBIAN_FOLDER if path is None else Path(path)
     data, target = (_read_idx(_find(folder, f"{_PREFIX[subset]}-{kind}")) for kind in ("images-idx3", "labels-idx1"))
