@@ -3,15 +3,17 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test test-slow test-oldest fuzz lint format clean
+.PHONY: help demo docs docs-quick test test-slow test-oldest fuzz lint format clean
 
 help:
 	@echo "make demo         classify real photos of solar cells in three ways (about 5 minutes)"
+	@echo "make docs         build the pages, gallery included, into docs/_build/html (about 15 minutes)"
+	@echo "make docs-quick   build the pages without running the gallery (a minute)"
 	@echo "make test         run the tests"
 	@echo "make test-slow    run the tests that take long"
 	@echo "make test-oldest  run the tests with the oldest versions that pyproject.toml admits"
 	@echo "make fuzz         fuzz the front door, the containers of X, labels and the loaders of files (about 20 minutes)"
-	@echo "make lint         ruff and mypy"
+	@echo "make lint         ruff, mypy, import-linter and codespell"
 	@echo "make format       let ruff mend what it can"
 
 # One stamp per extra of pyproject.toml: .venv/.demo says that [demo] is installed.
@@ -22,6 +24,12 @@ $(VENV)/.%: pyproject.toml
 
 demo: $(VENV)/.demo
 	$(BIN)/python -m sktransfer demo
+
+docs: $(VENV)/.docs
+	$(BIN)/python -m sphinx -W --keep-going -n docs docs/_build/html
+
+docs-quick: $(VENV)/.docs
+	$(BIN)/python -m sphinx -W --keep-going -n -D plot_gallery=0 docs docs/_build/html
 
 TEST_PROCESSES ?= 2
 test: $(VENV)/.test
@@ -52,6 +60,7 @@ lint: $(VENV)/.lint
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/codespell
 
 format: $(VENV)/.lint
 	$(BIN)/ruff check --fix
@@ -59,3 +68,4 @@ format: $(VENV)/.lint
 
 clean:
 	rm -rf $(VENV) $(OLDEST) .mypy_cache .pytest_cache .ruff_cache .fuzz
+	rm -rf docs/_build docs/_generated docs/auto_gallery docs/reference/generated

@@ -1,4 +1,4 @@
-"""Draw the figures of docs/displays.md from photos of solar cells, in a few minutes.
+"""Draw the figures of docs/guide/plots.md from photos of solar cells, in a few minutes.
 
 ``python docs/make_figures.py`` draws all, ``python docs/make_figures.py mistakes freeze_depth`` some.
 """

@@ -206,7 +206,7 @@ class PretrainedCNNFeatures(TakesSettingsAlong, TransformerMixin, Portable):
 
         Returns
         -------
-        features : ndarray of shape (n_images, n_features_out_), float32
+        features : ndarray of shape (n_images, n_features), float32
             One row for each image. `get_feature_names_out` names the columns.
 
         Raises

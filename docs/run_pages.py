@@ -1,0 +1,87 @@
+"""Run the code of the pages with the images and networks that they name, and write what it prints below each block.
+
+``python docs/run_pages.py`` runs all pages, ``python docs/run_pages.py start few_images`` some. It needs the extras
+``demo``, ``openvino`` and ``plot``, and takes some minutes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import sys
+import tempfile
+import time
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+from pages import BLOCK, PAGES  # noqa: E402 - the line above says where it is
+
+PHOTOS = ROOT / "docs" / "gallery" / "photos" / "clothes.zip"
+
+
+def make_photos(folder: Path) -> None:
+    """Put a folder per class into `folder`, as ``photos``: some clothes of the gallery, or solar cells without them."""
+    if PHOTOS.exists():
+        with zipfile.ZipFile(PHOTOS) as archive:
+            archive.extractall(folder)
+        (folder / "clothes" / "train").rename(folder / "photos")
+        return
+    import shutil
+
+    from sktransfer.datasets import load_elpv
+
+    cells = load_elpv()
+    for label, name in enumerate(cells.target_names):
+        (folder / "photos" / name).mkdir(parents=True)
+        for path in cells.data[cells.target == label][:30]:
+            shutil.copy(path, folder / "photos" / name)
+
+
+def printed(code: str, names: dict[str, Any]) -> str:
+    """Run code and return what it prints."""
+    with contextlib.redirect_stdout(io.StringIO()) as output:
+        exec(compile(code, "page", "exec"), names)
+    return output.getvalue()
+
+
+def run(page: Path) -> None:
+    """Run a page and write it with its outputs."""
+    import sktransfer
+
+    names: dict[str, Any] = {}
+
+    def with_output(match: Any) -> str:
+        kind, reason, code, _ = match.groups()
+        comment = f"<!-- {kind}: {reason} -->\n" if kind else ""
+        block = f"{comment}```python\n{code}```\n"
+        if kind == "not run" or (kind == "needs" and not hasattr(sktransfer, reason)):
+            return block
+        text = "\n".join(line.rstrip() for line in printed(code, names).rstrip().splitlines())
+        return f"{block}\n```text\n{text}\n```\n" if text else block
+
+    text = page.read_text(encoding="utf-8")
+    page.write_text(BLOCK.sub(with_output, text), encoding="utf-8")
+
+
+def main(stems: list[str]) -> None:
+    """Run the pages of these names; all by default."""
+    matplotlib.use("Agg")
+    with tempfile.TemporaryDirectory() as folder:
+        make_photos(Path(folder))
+        os.chdir(folder)
+        for page in PAGES:
+            if page.stem in stems or not stems:
+                start = time.perf_counter()
+                run(page)
+                print(f"{page.stem}: {time.perf_counter() - start:.0f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,100 @@
+"""The site as a browser shows it: ten pages on a wide screen and on a phone."""
+
+import functools
+import http.server
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SITE = ROOT / "docs" / "_build" / "html"
+PAGES = [
+    "index",
+    "start",
+    "guide/index",
+    "guide/fine_tune",
+    "guide/which_tool",
+    "capabilities",
+    "reference/index",
+    "reference/generated/sktransfer.FineTunedCNNClassifier",
+    "benchmarks/accuracy",
+    "auto_gallery/index",
+]
+WIDTHS = {"wide": 1280, "phone": 375}
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def address():
+    """Serve the site, which is built without running the gallery if it is missing, and return its address."""
+    if not (SITE / "index.html").exists():
+        pytest.importorskip("sphinx_gallery")
+        build = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-n", "-D", "plot_gallery=0"]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        subprocess.run([*build, str(ROOT / "docs"), str(SITE)], check=True, env=environment)
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *args):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(SITE)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    """Return headless Chromium, which notes what it requests and what goes to the console."""
+    webdriver = pytest.importorskip("selenium.webdriver")
+    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    driver = shutil.which("chromedriver")
+    if chromium is None or driver is None:
+        pytest.skip("needs chromium and chromedriver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for argument in (
+        *("--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--hide-scrollbars"),
+        *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+        f"--user-data-dir={tmp_path_factory.mktemp('chromium')}",
+    ):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    yield browser
+    browser.quit()
+
+
+@pytest.mark.parametrize("width", WIDTHS.values(), ids=WIDTHS.keys())
+@pytest.mark.parametrize("page", PAGES)
+def test_page_is_whole(page, width, address, browser):
+    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    browser.get(f"{address}/{page}.html")
+    broken = "return [...document.images].filter(i => i.complete && !i.naturalWidth && i.src).map(i => i.src)"
+    assert browser.execute_script(broken) == []
+    errors = [entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
+    assert errors == []
+    requested = {url for entry in browser.get_log("performance") for url in urls_of(entry["message"])}
+    assert len(requested) > 3
+    assert {url for url in requested if urlsplit(url).netloc != urlsplit(address).netloc} == set()
+    overflow = "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    assert browser.execute_script(overflow) <= 0
+
+
+def urls_of(message):
+    """Return the address in a message about a request."""
+    content = json.loads(message)["message"]
+    if content["method"] == "Network.requestWillBeSent":
+        url = content["params"]["request"]["url"]
+        if urlsplit(url).scheme in ("http", "https", "ws", "wss"):
+            yield url
