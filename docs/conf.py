@@ -32,6 +32,7 @@ extensions = [
 exclude_patterns = ["_build", "_generated", "gallery", "**/README_*"]
 templates_path = ["_templates"]
 nitpicky = True
+smartquotes = False  # they would turn the quotes of default="auto"
 
 # Single backticks in docstrings are code, as in Markdown. links.py turns the public names among them into links.
 default_role = "literal"
@@ -57,7 +58,7 @@ sphinx_gallery_conf = {
     "filename_pattern": r"plot_",  # other examples are shown and not run
     "backreferences_dir": "_generated/backreferences",
     "doc_module": ("sktransfer",),
-    "ignore_pattern": r"[/\\]_\w+\.py$",  # what the examples share
+    "ignore_pattern": r"^_",  # what the examples share
     "within_subsection_order": "gallery_order.InOrder",
     "download_all_examples": False,
     "show_memory": False,

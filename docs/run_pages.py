@@ -21,7 +21,7 @@ import matplotlib
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from pages import BLOCK, PAGES  # noqa: E402 - the line above says where it is
+from pages import BLOCK, PAGES, blocks  # noqa: E402 - the line above says where it is
 
 PHOTOS = ROOT / "docs" / "gallery" / "photos" / "clothes.zip"
 
@@ -77,7 +77,8 @@ def main(stems: list[str]) -> None:
         make_photos(Path(folder))
         os.chdir(folder)
         for page in PAGES:
-            if page.stem in stems or not stems:
+            prints = any("print(" in block.code for block in blocks(page))
+            if prints and (page.stem in stems or not stems):
                 start = time.perf_counter()
                 run(page)
                 print(f"{page.stem}: {time.perf_counter() - start:.0f} s", flush=True)

@@ -74,10 +74,14 @@ def capabilities_table() -> str:
 
     from sktransfer import FeatureClassifier, FineTunedCNNClassifier, PretrainedCNNFeatures
 
-    estimators = [PretrainedCNNFeatures(), FeatureClassifier(), FineTunedCNNClassifier()]
+    columns = {
+        "features": PretrainedCNNFeatures(),
+        "linear": FeatureClassifier(),
+        "fine-tuned": FineTunedCNNClassifier(),
+    }
+    estimators = list(columns.values())
     tags = [get_tags(estimator) for estimator in estimators]
-    names = [f"`{type(estimator).__name__}`" for estimator in estimators]
-    lines = [f"| | {' | '.join(names)} |", f"|---|{':-:|' * len(names)}"]
+    lines = [f"| | {' | '.join(columns)} |", f"|---|{':-:|' * len(columns)}"]
     for capability, has in capabilities().items():
         marks = ["✓" if has(*pair) else "" for pair in zip(estimators, tags, strict=True)]
         lines.append(f"| {capability} | {' | '.join(marks)} |")
