@@ -12,16 +12,18 @@ import PIL.Image
 import pytest
 import torch
 from sklearn.utils import Bunch, shuffle
+from threadpoolctl import threadpool_limits
 from torch import nn
 
 import sktransfer
 from pages import PAGES, blocks
 from pictures import noise, written
-from sktransfer import clear_cache
+from sktransfer import _feature_classifier, clear_cache
 from sktransfer._finetuning import _training
 from sktransfer._finetuning._recipe import Recipe
 from sktransfer._frozen import _backbones
 from sktransfer._frozen._backbones import load_backbone
+from sktransfer._stage_search import choose
 from sktransfer.datasets import _elpv
 
 N_CELLS = 42  # enough for what `with_fewer_images` leaves of [300:500]
@@ -52,6 +54,10 @@ def cells(tmp_path_factory):
     )
 
 
+def choose_in_a_moment(*args, n_stages, Cs, folds):
+    return choose(*args, n_stages=n_stages[:1], Cs=Cs[:1], folds=folds[:1])
+
+
 @pytest.fixture
 def small_world(cells, tmp_path, monkeypatch):
     """Let every name of a backbone mean a tiny one, and the data sets be small."""
@@ -64,12 +70,17 @@ def small_world(cells, tmp_path, monkeypatch):
     monkeypatch.setattr(_backbones, "_build", lambda name, *_: replace(tiny, name=name))
     monkeypatch.setattr(_elpv, "load_elpv", lambda: cells)
     monkeypatch.setattr(_training, "resolve_recipe", lambda *_, **__: Recipe(1e-3, 1))
+    monkeypatch.setattr(_feature_classifier, "choose", choose_in_a_moment)
     monkeypatch.setattr(PIL.Image, "MAX_IMAGE_PIXELS", PIL.Image.MAX_IMAGE_PIXELS)  # a page changes it
     monkeypatch.chdir(tmp_path)
     for label in range(2):
         written(noise(6, 32, 32, 3, seed=label), tmp_path / "photos" / f"class{label}")
     clear_cache()
-    yield
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # more threads only wait for each other, as little as there is to compute
+    with threadpool_limits(1):
+        yield
+    torch.set_num_threads(n_threads)
     clear_cache()
 
 
