@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         BackboneError,
         BadImage,
         DeviceMemoryError,
+        ExportError,
         ImageError,
         LabelError,
         ModelFileError,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
         WeightsMismatchError,
         WeightsNotFoundError,
     )
+    from ._export._formats import export
     from ._feature_classifier import FeatureClassifier, make_feature_classifier
     from ._features import PretrainedCNNFeatures
     from ._frozen._backbones import list_backbones
@@ -52,6 +54,7 @@ __all__ = [
     "BadImage",
     "CacheInfo",
     "DeviceMemoryError",
+    "ExportError",
     "FeatureClassifier",
     "FineTunedCNNClassifier",
     "FreezeDepthDisplay",
@@ -75,6 +78,7 @@ __all__ = [
     "clear_cache",
     "compare_strategies",
     "datasets",
+    "export",
     "find_bad_images",
     "find_duplicates",
     "list_backbones",
@@ -106,6 +110,7 @@ _HOME = {
     ),
     # Not for users, but named in saved models, so that their file may be moved.
     **dict.fromkeys(["CheckedGridSearchCV", "OneThreadLogisticRegression"], "._linear"),
+    "export": "._export._formats",
     "find_bad_images": "._images._bad_images",
     "find_duplicates": "._images._duplicates",
     "list_backbones": "._frozen._backbones",

@@ -11,6 +11,7 @@
     │   └── WeightsMismatchError    the weights do not fit the network, or are not those used before
     ├── DeviceMemoryError      not even half a batch fits the memory of the device
     ├── ModelFileError         a saved model cannot be read, or an estimator cannot be saved
+    ├── ExportError            a model cannot be exported, or the file does not predict as the model does
     └── TrainingError          training diverged, or no strategy of a comparison could be run
 
 Errors caused by an argument are also ``ValueError``, as scikit-learn's conventions require.
@@ -195,6 +196,10 @@ class ModelFileError(SktransferError, ValueError):
     ...     print(error)
     Expected an estimator to save; got 'no estimator', a str.
     """
+
+
+class ExportError(SktransferError, ValueError):
+    """A model cannot be exported, or the exported file does not predict as the model does."""
 
 
 class TrainingError(SktransferError, RuntimeError):

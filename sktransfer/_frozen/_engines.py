@@ -128,7 +128,7 @@ class OpenVINOEngine:
         return np.asarray(result, dtype=np.float32)
 
     def _compile(self, part: np.ndarray) -> Any:
-        openvino = _openvino()
+        openvino = import_openvino()
         model = _converted(openvino, self.network, torch.from_numpy(part[:1].copy()))
         model.reshape(openvino.PartialShape(part.shape))
         options = {
@@ -139,13 +139,13 @@ class OpenVINOEngine:
         if is_forked():
             # OpenVINO would wait for ever for threads of the parent. Without streams it uses this one (PROC-05).
             options["NUM_STREAMS"] = 0
-        return _core(os.getpid()).compile_model(model, "CPU", options).create_infer_request()
+        return openvino_core(os.getpid()).compile_model(model, "CPU", options).create_infer_request()
 
 
 _converting = threading.RLock()
 
 
-def _openvino() -> Any:
+def import_openvino() -> Any:
     """Import OpenVINO, in one thread at a time."""
     with _converting, _telemetry_off():
         import openvino
@@ -248,14 +248,14 @@ def _converted(openvino: Any, network: nn.Module, sample: torch.Tensor) -> Any:
 
 
 @functools.cache
-def _core(pid: int) -> Any:
+def openvino_core(pid: int) -> Any:
     """Return OpenVINO's core of this process. It is kept, so that its plugin is not unloaded while threads use it."""
-    return _openvino().Core()
+    return import_openvino().Core()
 
 
 @functools.cache
 def _openvino_has_bfloat16() -> bool:
-    return "BF16" in _core(os.getpid()).get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "BF16" in openvino_core(os.getpid()).get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def _sample(backbone: Backbone, start: int) -> torch.Tensor:

@@ -39,6 +39,23 @@ class Preprocessing:
         return replace(whole, size=(int(height), int(width)))
 
     @property
+    def resized_to(self) -> tuple[int, int]:
+        """Height and width that the image is resized to before the crop, as `resize_mode` says."""
+        return self._target()
+
+    @property
+    def resize_mode(self) -> str:
+        """How the image is resized to `resized_to`.
+
+        ``"exact"`` gives it this size. ``"cover"`` keeps its aspect ratio, and it just covers this size. With
+        ``"shorter side"`` its shorter side gets this size, and the other side is rounded down.
+        """
+        if self.squash:
+            return "exact"
+        height, width = self._target()
+        return "shorter side" if height == width else "cover"
+
+    @property
     def least_side(self) -> int:
         """Least number of pixels that the shorter side should have before resizing: twice the number after it."""
         return 2 * max(self._target())

@@ -1,0 +1,80 @@
+"""What a program must know to use an exported model, in plain values: preprocessing, classes, versions, licences."""
+
+from __future__ import annotations
+
+from datetime import date
+from importlib.metadata import version
+from typing import Any
+
+from .._fitted_parts import Parts, Reader, weights_of
+from .._frozen._preprocessing import Preprocessing
+
+FORMAT = 1
+
+
+def described(parts: Parts, names: list[str]) -> dict[str, Any]:
+    """Describe a model whose inputs have these names, in values that JSON can hold."""
+    packages = (
+        "sktransfer",
+        "torch",
+        "timm",
+        "torchvision",
+        "scikit-learn",
+        "onnx",
+        "onnxscript",
+        "skl2onnx",
+        "pillow",
+    )
+    return {
+        "format": FORMAT,
+        "classes": [label if isinstance(label, int | float) else str(label) for label in parts.classes.tolist()],
+        "values": "probabilities" if parts.has_probabilities else "scores",
+        "inputs": [_input(name, reader) for name, reader in zip(names, parts.readers, strict=True)],
+        "created": date.today().isoformat(),
+        "versions": {name: version(name) for name in packages},
+    }
+
+
+def _input(name: str, reader: Reader) -> dict[str, Any]:
+    preprocessing = reader.backbone.preprocessing
+    return {
+        "name": name,
+        "backbone": reader.backbone.name,
+        "weights": weights_of(reader),
+        "preprocessing": steps_of(preprocessing) | {"in words": in_words(preprocessing)},
+    }
+
+
+def steps_of(preprocessing: Preprocessing) -> dict[str, Any]:
+    """Return the steps from a decoded image to the input of the network."""
+    height, width = preprocessing.size
+    target_height, target_width = preprocessing.resized_to
+    return {
+        "colour": "RGB",
+        "dtype": "uint8",
+        "layout": "height, width, channel",
+        "resize": [target_height, target_width],  # see resize_mode
+        "resize_mode": preprocessing.resize_mode,
+        "interpolation": preprocessing.interpolation,
+        "antialias": preprocessing.interpolation != "nearest",
+        "crop": [height, width],
+        "crop_fraction": preprocessing.crop_fraction,
+        "normalisation": "within the graph",
+    }
+
+
+def in_words(preprocessing: Preprocessing) -> str:
+    """Return the same as text."""
+    height, width = preprocessing.size
+    target_height, target_width = preprocessing.resized_to
+    resize = {
+        "shorter side": f"resize the image so that its shorter side has {target_height} pixels",
+        "cover": f"resize the image so that it just covers {target_height} × {target_width} pixels",
+        "exact": f"resize the image to {target_height} × {target_width} pixels",
+    }[preprocessing.resize_mode]
+    antialias = "" if preprocessing.interpolation == "nearest" else ", antialiased as Pillow does it"
+    return (
+        "Turn the image upright as its EXIF orientation says, and convert it to RGB with 8 bits per channel. Put a "
+        f"transparent image on white. Then {resize} ({preprocessing.interpolation}{antialias}), and cut out the "
+        f"central {height} × {width} pixels. The mean and the deviation are subtracted and divided within the model."
+    )

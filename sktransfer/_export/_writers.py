@@ -1,0 +1,89 @@
+"""Write each format, once the file is known to predict as the model does."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from .._exceptions import ExportError
+from .._fitted_parts import Parts
+from .._frozen._openvino_files import OpenVINOFile, OpenVINORun
+from .._protocols import StrPath
+from .._whole_files import write_whole
+from ._onnx import DESCRIPTION, described_in, to_onnx
+from ._page import page
+from ._runtime import load_runtime
+from ._verify import Answers, Reference, compare
+
+
+def write_onnx(parts: Parts, expected: Reference, path: Path) -> float:
+    """Write an ONNX file."""
+    content, difference = _checked_onnx(parts, expected)
+    write_whole(path, content, sync=True)
+    return difference
+
+
+def write_openvino(parts: Parts, expected: Reference, path: Path) -> float:
+    """Write an OpenVINO model: an .xml file, and its weights in a .bin file."""
+    content, _ = _checked_onnx(parts, expected)
+    with tempfile.TemporaryDirectory(prefix=".sktransfer-", dir=path.absolute().parent) as folder:
+        aside = Path(folder) / "model.xml"
+        try:
+            file = OpenVINOFile(content)
+        except RuntimeError as error:
+            raise ExportError(
+                "OpenVINO cannot run this model. It lacks operators that skl2onnx uses for scikit-learn's steps. "
+                f"Export to ONNX instead. OpenVINO says: {error}"
+            ) from error
+        file.note(DESCRIPTION, described_in(content))
+        file.write(aside)
+        difference = compare(_OpenVINOAnswers(aside), expected, "The OpenVINO model")
+        aside.with_suffix(".bin").replace(path.with_suffix(".bin"))
+        aside.replace(path)
+    return difference
+
+
+def write_html(parts: Parts, expected: Reference, path: Path, runtime: StrPath | None = None) -> float:
+    """Write a page that classifies photos in the browser."""
+    files = load_runtime(runtime)
+    content, difference = _checked_onnx(parts, expected)
+    write_whole(path, page(content, described_in(content), path.stem, files).encode(), sync=True)
+    return difference
+
+
+class OnnxFile:
+    """Runs an ONNX file with onnxruntime on the CPU."""
+
+    def __init__(self, content: bytes) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3  # errors alone
+        self.session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+    def __call__(self, canvases: Sequence[np.ndarray]) -> Answers:
+        """Return probabilities or scores, and labels."""
+        names = [each.name for each in self.session.get_inputs()]
+        return _pair(self.session.run(None, dict(zip(names, canvases, strict=True))))
+
+
+class _OpenVINOAnswers(OpenVINORun):
+    """Runs an OpenVINO model on the CPU."""
+
+    def __call__(self, canvases: Sequence[np.ndarray]) -> Answers:
+        """Return probabilities or scores, and labels."""
+        return _pair(self.outputs(canvases))
+
+
+def _checked_onnx(parts: Parts, expected: Reference) -> tuple[bytes, float]:
+    """Return the content of an ONNX file that predicts as the model does, and the largest difference."""
+    content: bytes = to_onnx(parts).SerializeToString()
+    return content, compare(OnnxFile(content), expected, "The ONNX file")
+
+
+def _pair(outputs: Sequence[np.ndarray]) -> Answers:
+    values, labels = outputs
+    return values, labels
