@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from . import datasets
+    from ._card import card
     from ._classifier import FineTunedCNNClassifier
     from ._displays import (
         FreezeDepthDisplay,
@@ -75,6 +76,7 @@ __all__ = [
     "WeightsMismatchError",
     "WeightsNotFoundError",
     "cache_info",
+    "card",
     "clear_cache",
     "compare_strategies",
     "datasets",
@@ -94,6 +96,7 @@ __all__ = [
 
 _HOME = {
     **dict.fromkeys(["CacheInfo", "cache_info", "clear_cache", "set_cache_limits"], "._frozen._store"),
+    "card": "._card",
     "FineTunedCNNClassifier": "._classifier",
     "StrategyComparison": "._strategies._result",
     **dict.fromkeys(["FeatureClassifier", "make_feature_classifier"], "._feature_classifier"),

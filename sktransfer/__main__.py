@@ -28,7 +28,8 @@ AUGMENTATIONS = ["none", "photo", "any_orientation", "text"]
 def cli() -> None:
     """Pretrained CNNs for your own images.
 
-    DIR is a folder with one subfolder of images per class; predict, extract and check take any folder of images.
+    DIR is a folder with one subfolder of images per class; predict, extract, check and export take any folder of
+    images.
 
     Exit codes: 0 means success, 1 means failure with a message (check: something was found), and 2 means that the
     command was not understood.
@@ -205,6 +206,42 @@ def _answers(ask: Callable[[list[str]], Any], paths: list[str], on_error: str) -
             unreadable = {image.path for image in error.bad_images}
             readable = [path for path in readable if path not in unreadable]
     return {}, bad
+
+
+@cli.command()
+@click.argument("model", type=FOLDER)
+@click.argument("out", type=FOLDER)
+@click.option(
+    "--to",
+    "format",
+    type=click.Choice(["onnx", "openvino", "html"]),
+    help="The format; by default what OUT ends in: .onnx, .xml (OpenVINO) or .html (a page for the browser).",
+)
+@click.option("--images", metavar="DIR", type=FOLDER, help="Images on which the file is compared with the model.")
+@click.option("--runtime", type=FOLDER, help="For html: onnxruntime-web as .tgz or folder; by default a download.")
+def export(model: Path, out: Path, format: str | None, images: Path | None, runtime: Path | None) -> None:
+    """Write MODEL to OUT, a file for programs without Python."""
+    paths = None if images is None else _images_in(images)
+    from . import export, load
+
+    difference = export(load(model), out, format=format, images=paths, runtime=runtime)
+    click.echo(f"{out}: {out.stat().st_size / 1e6:.1f} MB. The largest difference to the model is {difference:.1g}.")
+
+
+@cli.command()
+@click.argument("model", type=FOLDER)
+@click.option("--images", metavar="DIR", type=FOLDER, help="Test images, with one subfolder per class, for the scores.")
+@click.option("-o", "--out", type=FOLDER, help="Markdown file; by default the standard output.")
+def card(model: Path, images: Path | None, out: Path | None) -> None:
+    """Describe MODEL in a model card: classes, accuracy on test images, limits, network, licence of the weights."""
+    photos = None if images is None else _classes_in(images)
+    import numpy as np
+
+    from . import card, load
+
+    X, y = (None, None) if photos is None else (photos.data, np.array(photos.target_names)[photos.target])
+    described = card(load(model), out, X=X, y=y)
+    click.echo(described.render().strip() if out is None else f"Model card: {out}")
 
 
 @cli.command()

@@ -41,7 +41,7 @@ def _input(name: str, reader: Reader) -> dict[str, Any]:
         "name": name,
         "backbone": reader.backbone.name,
         "weights": weights_of(reader),
-        "preprocessing": steps_of(preprocessing) | {"in words": in_words(preprocessing)},
+        "preprocessing": steps_of(preprocessing) | {"in words": preprocessing.in_words},
     }
 
 
@@ -61,20 +61,3 @@ def steps_of(preprocessing: Preprocessing) -> dict[str, Any]:
         "crop_fraction": preprocessing.crop_fraction,
         "normalisation": "within the graph",
     }
-
-
-def in_words(preprocessing: Preprocessing) -> str:
-    """Return the same as text."""
-    height, width = preprocessing.size
-    target_height, target_width = preprocessing.resized_to
-    resize = {
-        "shorter side": f"resize the image so that its shorter side has {target_height} pixels",
-        "cover": f"resize the image so that it just covers {target_height} × {target_width} pixels",
-        "exact": f"resize the image to {target_height} × {target_width} pixels",
-    }[preprocessing.resize_mode]
-    antialias = "" if preprocessing.interpolation == "nearest" else ", antialiased as Pillow does it"
-    return (
-        "Turn the image upright as its EXIF orientation says, and convert it to RGB with 8 bits per channel. Put a "
-        f"transparent image on white. Then {resize} ({preprocessing.interpolation}{antialias}), and cut out the "
-        f"central {height} × {width} pixels. The mean and the deviation are subtracted and divided within the model."
-    )

@@ -86,15 +86,26 @@ function cropped(image, left, top, width, height) {
 }
 
 function nearest(image, width, height, window) {
+  const rows = sources(image.height, height).slice(window.top), columns = sources(image.width, width).slice(window.left);
   const data = new Uint8Array(window.width * window.height * 3);
   for (let y = 0, to = 0; y < window.height; y++) {
-    const row = Math.floor(((window.top + y + 0.5) * image.height) / height);
     for (let x = 0; x < window.width; x++, to += 3) {
-      const from = (row * image.width + Math.floor(((window.left + x + 0.5) * image.width) / width)) * 3;
+      const from = (rows[y] * image.width + columns[x]) * 3;
       data.set(image.data.subarray(from, from + 3), to);
     }
   }
   return { data, width: window.width, height: window.height };
+}
+
+/** The source of each pixel, by sums as in Pillow, since a product would round differently. */
+function sources(inSize, outSize) {
+  const step = inSize / outSize;
+  let at = step / 2;
+  return Array.from({ length: outSize }, () => {
+    const source = Math.floor(at);
+    at += step;
+    return source;
+  });
 }
 
 /** Half of a number, rounded to the even neighbour as Python does. */
@@ -217,7 +228,7 @@ async function answered(file) {
     return { item, answer: { name: file.name, error: fault } };
   }
   const answer = await classified(image);
-  item.prepend(made("img", { src: URL.createObjectURL(file), alt: "" }));
+  item.prepend(made("img", { src: URL.createObjectURL(file), alt: `Photo ${file.name}` }));
   text.append(made("h2", { textContent: answer.label }), made("p", { className: "name", textContent: file.name }), listed(answer));
   return { item, answer: { name: file.name, ...answer } };
 }

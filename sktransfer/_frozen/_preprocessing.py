@@ -56,6 +56,22 @@ class Preprocessing:
         return "shorter side" if height == width else "cover"
 
     @property
+    def in_words(self) -> str:
+        """The steps from a file to the input of the network, as text for people who prepare images elsewhere."""
+        (height, width), (whole_height, whole_width) = self.size, self.resized_to
+        resize = {
+            "shorter side": f"resize the image so that its shorter side has {whole_height} pixels",
+            "cover": f"resize the image so that it just covers {whole_height} × {whole_width} pixels",
+            "exact": f"resize the image to {whole_height} × {whole_width} pixels",
+        }[self.resize_mode]
+        antialias = "" if self.interpolation == "nearest" else ", antialiased as Pillow does it"
+        return (
+            "Turn the image upright as its EXIF orientation says, and convert it to RGB with 8 bits per channel. Put a "
+            f"transparent image on white. Then {resize} ({self.interpolation}{antialias}), and cut out the central "
+            f"{height} × {width} pixels. The model itself subtracts the mean and divides by the deviation."
+        )
+
+    @property
     def least_side(self) -> int:
         """Least number of pixels that the shorter side should have before resizing: twice the number after it."""
         return 2 * max(self._target())
