@@ -19,7 +19,10 @@ REQUIRED = (
     *("click", "joblib", "numpy", "pillow", "safetensors", "scikit-learn", "scipy", "skops", "skorch", "threadpoolctl"),
     *("timm", "torch", "torchvision", "tqdm", "xxhash"),
 )
-OPTIONAL = ("captum", "elpv-dataset", "matplotlib", "openvino", "pandas", "pyarrow")
+OPTIONAL = (
+    *("captum", "elpv-dataset", "matplotlib", "onnx", "onnxruntime", "onnxscript", "openvino", "pandas", "pyarrow"),
+    "skl2onnx",
+)
 # Variables that decide where downloaded weights and temporary files lie, and how many threads run.
 ENVIRONMENT = ("HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "OMP_NUM_THREADS", "TMPDIR", "TORCH_HOME")
 

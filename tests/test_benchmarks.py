@@ -15,7 +15,7 @@ QUICK = {
     "compute_once": ["grid search of an SVM", "head on a frozen body, 30 epochs"],
     "extraction": ["training, nothing frozen"],
 }
-LONG = {"elpv", "features", "ranking", "strategies"}  # five seconds and more even so
+LONG = {"elpv", "export", "features", "ranking", "strategies"}  # five seconds and more even so
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning"),  # of fits to a few images

@@ -356,3 +356,36 @@ def test_missing_package_names_the_extra(logistic, tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "skl2onnx" else real(name))
     with pytest.raises(ModuleNotFoundError, match=r"export needs skl2onnx.*pip install 'sktransfer\[export\]'"):
         export(logistic, tmp_path / "m.onnx")
+
+
+# --- OpenVINO -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("labels", [NAMES, np.arange(40) % 3], ids=["text", "numbers"])
+def test_openvino_predicts_as_python(labels, tmp_path):
+    openvino = pytest.importorskip("openvino")
+    model = FineTunedCNNClassifier(**TUNED, freeze=2).fit(PHOTOS, labels)
+    assert export(model, tmp_path / "m.xml", images=PHOTOS[:4]) < 1e-4
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["m.bin", "m.xml"]
+    n_bytes = sum(
+        value.numel() * value.element_size() for value in parts_of(model).readers[0].backbone.stages.parameters()
+    )
+    assert (tmp_path / "m.bin").stat().st_size > 0.9 * n_bytes  # weights are not halved
+    core = openvino.Core()
+    network = core.read_model(tmp_path / "m.xml")
+    compiled = core.compile_model(network, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    (canvases,) = canvases_of(model, NEW)
+    for n in (32, 1):
+        result = compiled({"images": canvases[:n]})
+        np.testing.assert_allclose(result["probabilities"], model.predict_proba(NEW[:n]), atol=1e-4)
+        assert result["label"].tolist() == model.predict(NEW[:n]).tolist()
+    facts = json.loads(network.get_rt_info("sktransfer").astype(str))
+    assert facts["classes"] == model.classes_.tolist() and facts["inputs"][0]["preprocessing"]["crop"] == [32, 32]
+
+
+def test_openvino_cannot_run_an_svm(tmp_path):
+    pytest.importorskip("openvino")
+    model = make_pipeline(features(), SVC()).fit(PHOTOS, NAMES)
+    with pytest.raises(ExportError, match="OpenVINO cannot run this model"):
+        export(model, tmp_path / "m.xml")
+    assert list(tmp_path.iterdir()) == []

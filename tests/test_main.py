@@ -73,7 +73,7 @@ def test_version_and_help_do_not_import_torch():
     code = "import sys; from sktransfer.__main__ import main; main(['--help']); main(['compare', '--help'])\n"
     code += "assert 'torch' not in sys.modules and 'sklearn' not in sys.modules"
     out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
-    assert all(f"  {name} " in out for name in [*COMMANDS, "predict", "demo"])
+    assert all(f"  {name} " in out for name in [*COMMANDS, "predict", "demo", "export", "card"])
     assert "Exit codes" in out and "--keep-copies-together" in out
 
 
@@ -155,6 +155,18 @@ def test_extract(photos):
     table = pd.read_parquet(photos.parent / "f.parquet")
     assert list(table["path"]) == paths and table.shape == (20, 25)
     assert sktransfer.cache_info(photos.parent / "kept").entries == 20
+
+
+def test_export_and_card(photos):
+    cwd = photos.parent
+    run("train", photos, *COMMANDS["train"], cwd=cwd)
+    out, _ = run("export", "model", "model.onnx", "--images", photos / "china", cwd=cwd)
+    assert out.startswith("model.onnx: ") and " MB. The largest difference to the model is " in out
+    assert (cwd / "model.onnx").stat().st_size > 1_000_000
+    out, _ = run("card", "model", "--images", photos, cwd=cwd)
+    assert "Accuracy on 20 test images: " in out and "china, flower" in out
+    assert run("card", "model", "-o", "model.md", cwd=cwd)[0] == "Model card: model.md\n"
+    assert "the accuracy of the model is not known" in (cwd / "model.md").read_text(encoding="utf-8")
 
 
 def test_check(photos):
@@ -269,6 +281,8 @@ def test_predict_with_bad_input(photos):
     cwd = photos.parent
     assert "is no model that sktransfer.save wrote" in run("predict", "model", photos, cwd=cwd, code=1)[1]
     assert "nowhere" in run("predict", "nowhere", photos, cwd=cwd, code=1)[1]
+    assert "nowhere" in run("export", "nowhere", "model.onnx", cwd=cwd, code=1)[1]
+    assert "nowhere" in run("card", "nowhere", cwd=cwd, code=1)[1]
     run("train", photos, *COMMANDS["train"], cwd=cwd)
     assert "There is no folder 'nowhere'" in run("predict", "model", "nowhere", cwd=cwd, code=1)[1]
     (photos / "china" / "4.png").write_bytes(b"")
@@ -285,6 +299,7 @@ def test_predict_with_bad_input(photos):
         (["extract", "."], "Missing option '-o'"),
         (["compare", ".", "--cv", "1"], "is not in the range x>=2"),
         (["recommend", ".", "--augment", "wild"], "is not one of 'none', 'photo'"),
+        (["export", "model", "model.onnx", "--to", "tflite"], "is not one of 'onnx', 'openvino', 'html'"),
         (["nonsense"], "No such command 'nonsense'"),
     ],
 )

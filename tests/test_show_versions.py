@@ -31,7 +31,10 @@ def test_every_dependency_of_the_project_is_listed():
     extras = project["optional-dependencies"]
     for listed, requirements in (
         (_show_versions.REQUIRED, project["dependencies"]),
-        (_show_versions.OPTIONAL, [*extras["openvino"], *extras["plot"], *extras["cli"], *extras["demo"]]),
+        (
+            _show_versions.OPTIONAL,
+            [*extras["openvino"], *extras["plot"], *extras["cli"], *extras["demo"], *extras["export"]],
+        ),
     ):
         names = {re.match(r"[\w-]+", requirement)[0] for requirement in requirements} - {"sktransfer"}
         assert set(listed) == names
