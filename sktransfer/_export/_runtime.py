@@ -82,12 +82,12 @@ def _cached() -> bytes:
     folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "sktransfer"
     path = folder / ARCHIVE
     if path.is_file():
-        content = path.read_bytes()
-        if hashlib.sha512(content).hexdigest() == SHA512_OF_ARCHIVE:
-            return content
+        kept = path.read_bytes()
+        if hashlib.sha512(kept).hexdigest() == SHA512_OF_ARCHIVE:
+            return kept
     try:
         with urllib.request.urlopen(URL, timeout=_SECONDS) as answer:
-            content = answer.read()
+            content: bytes = answer.read()
     except OSError as error:
         raise ExportError(f"Cannot download {URL}: {error}. {_how_to_get_it()}") from error
     if hashlib.sha512(content).hexdigest() != SHA512_OF_ARCHIVE:

@@ -55,8 +55,7 @@ def _of_known_class(step: Any) -> Any:
     has_odd_classes = isinstance(classes, np.ndarray) and classes.dtype.kind not in KNOWN_CLASSES
     if not (is_ours or has_odd_classes):
         return step
-    kind = LogisticRegression if is_ours else type(step)
-    plain = kind.__new__(kind)
+    plain: Any = object.__new__(LogisticRegression if is_ours else type(step))
     vars(plain).update(vars(step))
     if has_odd_classes:
         plain.classes_ = np.arange(len(step.classes_))  # the label is then found by its position
