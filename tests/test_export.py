@@ -130,10 +130,11 @@ def metadata(path):
 # --- the file predicts as the model does ----------------------------------------------------------------------------
 
 
-BINARY = ("feature classifier", "two networks, logistic", "SVM", "linear SVM", "ridge", "calibrated SVM")
+BINARY = ("two networks, logistic", "SVM", "linear SVM", "ridge", "calibrated SVM")
 
 
-SLOW = ("fine-tuned, freeze=2", "fine-tuned in a search", "shallow", "feature classifier, two networks")
+SLOW = ("fine-tuned, freeze=2", "fine-tuned, all frozen, hidden layer", "fine-tuned in a search", "shallow")
+SLOW += ("feature classifier, two networks",)
 
 
 @pytest.mark.parametrize(
@@ -142,7 +143,8 @@ SLOW = ("fine-tuned, freeze=2", "fine-tuned in a search", "shallow", "feature cl
         pytest.param(name, THREE, marks=[pytest.mark.slow] * (name in SLOW), id=f"{name}, three classes")
         for name in MODELS
     ]
-    + [pytest.param(name, NAMES, id=f"{name}, two classes") for name in BINARY],
+    + [pytest.param(name, NAMES, id=f"{name}, two classes") for name in BINARY]
+    + [pytest.param("feature classifier", NAMES, marks=pytest.mark.slow, id="feature classifier, two classes")],
 )
 def test_onnx_predicts_as_python(name, labels, tmp_path):
     model = MODELS[name]().fit(PHOTOS, labels)
@@ -229,7 +231,7 @@ def test_other_classes_become_text(labels, last, tmp_path):
 
 @pytest.fixture(scope="module")
 def logistic():
-    return make_pipeline(features(image_size=None), LogisticRegression()).fit(PHOTOS, THREE)
+    return make_pipeline(features(), LogisticRegression()).fit(PHOTOS, THREE)
 
 
 def test_metadata_say_how_to_prepare_images(logistic, tmp_path):
