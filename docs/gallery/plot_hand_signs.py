@@ -91,4 +91,4 @@ for (sign, taken_for), count in zip(pairs.T, counts, strict=True):
 # With 25 persons it is 0.93. Each doubling of the number of persons has helped, and the curve still rises at its end.
 # So the next photos should show new people.
 #
-# Nearly all mistakes are between the signs 6 to 9. These differ only in the finger that the thumb touches.
+# Seven of the ten mistakes are between the signs 6 to 9. These differ only in the finger that the thumb touches.

@@ -90,4 +90,11 @@ left.legend(fontsize=8)
 # %%
 # What to take from it
 # --------------------
-# CONCLUSION
+# The logistic regression with a large ``C`` is nearly always sure, and often wrong. Its log loss is 1.05, and always
+# saying 31% would have 0.62. Calibration brings that down to 0.47 at the same accuracy. It has become too careful
+# instead: its curve is steeper than the dotted line.
+#
+# The stage in the middle is better on solar cells than the last one, in every column. The stack finds that out by
+# itself and is about as good. So is ``make_feature_classifier``, which needs no such choices. The curves of these three
+# are close to the dotted line. Each cell passed through the network three times, once for each kind of features,
+# however often the classifiers were fitted.
