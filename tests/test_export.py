@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.decomposition import PCA
+from sklearn.ensemble import VotingClassifier
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression, RidgeClassifier
 from sklearn.model_selection import GridSearchCV
@@ -339,6 +340,12 @@ def test_models_of_other_parts_are_refused(model, words, tmp_path):
     X = PHOTOS if "Pretrained" in repr(model) else np.arange(80.0).reshape(40, 2)
     with pytest.raises(ExportError, match=words):
         export(model.fit(X, NAMES), tmp_path / "m.onnx")
+
+
+def test_classifier_without_scores_is_refused(tmp_path):
+    voting = VotingClassifier([("one", LogisticRegression()), ("other", SVC())])  # by majority
+    with pytest.raises(ExportError, match="neither probabilities nor scores"):
+        export(make_pipeline(features(), voting).fit(PHOTOS, NAMES), tmp_path / "m.onnx")
 
 
 def test_views_of_a_function_are_refused(tmp_path):

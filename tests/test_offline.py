@@ -37,6 +37,24 @@ def test_nothing_reaches_for_the_network(tmp_path):
     assert out.strip() == "(8, 1280)"
 
 
+EXPORT = """
+import numpy as np
+X = np.random.default_rng(0).integers(0, 256, (8, 40, 40, 3), dtype=np.uint8)
+tiny = {"backbone": "timm/test_efficientnet", "weights": None, "image_size": 32}
+clf = sktransfer.FineTunedCNNClassifier(**tiny, max_epochs=1, random_state=0).fit(X, [0, 1] * 4)
+sktransfer.export(clf, sys.argv[1])
+print(sktransfer.card(clf).render().count("Apache"))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", [".onnx", ".xml"])
+def test_export_and_card_do_not_reach_for_the_network(suffix, tmp_path):
+    command = [sys.executable, "-c", NO_NETWORK + EXPORT, tmp_path / f"model{suffix}"]
+    out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert out.strip() == "0" and (tmp_path / f"model{suffix}").stat().st_size > 1000
+
+
 def test_the_network_is_really_off():
     code = "import socket\ntry: socket.create_connection(('127.0.0.1', 9))\nexcept OSError as e: print(e)"
     out = fresh(NO_NETWORK + code).stdout

@@ -16,7 +16,7 @@ from .._fitted_parts import Parts
 from .._warnings import warnings_ignored
 from ._description import described
 from ._graph import image_network, sample_canvases
-from ._steps import KNOWN_CLASSES, OPSETS, VALUES, steps_to_onnx
+from ._steps import KNOWN_CLASSES, OPSETS, VALUES, rename, steps_to_onnx
 
 IR_VERSION = 8  # the one that goes with opset 18; onnxruntime reads both from 1.14 on
 DESCRIPTION = "sktransfer"  # name of the metadata
@@ -40,11 +40,11 @@ def to_onnx(parts: Parts) -> Any:
         n_features = model.graph.output[0].type.tensor_type.shape.dim[1].dim_value
         behind = steps_to_onnx(steps, n_features, len(parts.classes))
         behind.ir_version = IR_VERSION
-        model = compose.merge_models(
-            compose.add_prefix(model, "network/", rename_inputs=False, rename_outputs=False),
-            compose.add_prefix(behind, "steps/", rename_inputs=False, rename_outputs=False),
-            io_map=[("features", "features")],
-        )
+        joint = [("features", "features")]
+        model = compose.merge_models(model, behind, joint, prefix1="network/", prefix2="steps/")
+        for prefix, own in (("network/", names), ("steps/", ["label", VALUES])):
+            for name in own:
+                rename(model.graph, prefix + name, name)
     _add_labels(model.graph, parts.classes)
     _name_outputs(model.graph, "probabilities" if parts.has_probabilities else "scores", len(parts.classes))
     del model.metadata_props[:]

@@ -38,8 +38,8 @@ def steps_to_onnx(steps: list[Step], n_features: int, n_classes: int) -> Any:
     # skl2onnx writes the oldest opset that has the operators in the form that the newest one has them.
     next(each for each in model.opset_import if each.domain == "").version = OPSETS[""]
     label, values = model.graph.output
-    _rename(model.graph, label.name, "label")
-    _rename(model.graph, values.name, VALUES)
+    rename(model.graph, label.name, "label")
+    rename(model.graph, values.name, VALUES)
     if n_classes == 2 and not hasattr(classifier, "predict_proba"):
         _make_two_columns(model.graph)
     return model
@@ -93,20 +93,21 @@ def _culprit(steps: list[Step]) -> Step:
     return steps[-1]
 
 
-def _rename(graph: Any, old: str, new: str) -> None:
+def rename(graph: Any, old: str, new: str) -> None:
+    """Give an input, an output or an intermediate result of a graph another name."""
     for node in graph.node:
         node.input[:] = [new if name == old else name for name in node.input]
         node.output[:] = [new if name == old else name for name in node.output]
-    for output in graph.output:
-        if output.name == old:
-            output.name = new
+    for each in (*graph.input, *graph.output):
+        if each.name == old:
+            each.name = new
 
 
 def _make_two_columns(graph: Any) -> None:
     """Let the scores of two classes be (-d, d), where d, the decision function, is the last column of the scores."""
     from onnx import TensorProto, helper
 
-    _rename(graph, VALUES, "decision")
+    rename(graph, VALUES, "decision")
     graph.initializer.append(helper.make_tensor("decision_column", TensorProto.INT64, [1], [-1]))
     graph.node.extend(
         [

@@ -50,7 +50,9 @@ def reference(model: Any, parts: Parts, images: Any = None) -> Reference:
         with torch.inference_mode():
             values = image_network(parts)((torch.from_numpy(canvases[0]),)).numpy()
         return Reference(values, as_labels(parts.classes)[values.argmax(axis=1)], canvases)
-    values = model.predict_proba(images) if hasattr(model, "predict_proba") else model.decision_function(images)
+    if not parts.has_probabilities and not hasattr(model, "decision_function"):
+        raise ExportError("The classifier gives neither probabilities nor scores, so there is nothing to compare.")
+    values = model.predict_proba(images) if parts.has_probabilities else model.decision_function(images)
     if values.ndim == 1:
         values = np.stack([-values, values], axis=1)
     return Reference(values, as_labels(np.asarray(model.predict(images))), canvases)
