@@ -60,6 +60,8 @@ sphinx_gallery_conf = {
     "doc_module": ("sktransfer",),
     "ignore_pattern": r"^_",  # what the examples share
     "within_subsection_order": "gallery_order.InOrder",
+    "capture_repr": ("_repr_html_",),  # estimators and frames, and not what matplotlib's functions return
+    "default_thumb_file": str(DOCS / "_static" / "social_card.png"),
     "download_all_examples": False,
     "show_memory": False,
     "write_computation_times": False,
