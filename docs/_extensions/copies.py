@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from docutils import nodes
+from links import with_links_of_the_site
 from sphinx.application import Sphinx
 
 DOCS = Path(__file__).resolve().parents[1]
@@ -38,10 +39,14 @@ def copy_of(app: Sphinx, docname: str) -> str:
     if docname.startswith(REFERENCE):
         return _reference(docname.removeprefix(REFERENCE))
     path = Path(app.env.doc2path(docname))
-    text = path.read_text(encoding="utf-8")
     if path.suffix != ".md":
-        return text
-    return INCLUDE.sub(lambda match: (path.parent / match[1]).read_text(encoding="utf-8"), text)
+        return path.read_text(encoding="utf-8")
+
+    def read(path: Path) -> str:
+        text = path.read_text(encoding="utf-8")
+        return with_links_of_the_site(text, path.parent, docname, app.config.REPOSITORY)
+
+    return INCLUDE.sub(lambda match: read((path.parent / match[1]).resolve()), read(path))
 
 
 def _named(name: str) -> Any:
@@ -107,6 +112,13 @@ def _part(name: str, lines: list[str]) -> str:
     return f"## {name}\n\n" + "\n".join(lines) + "\n"
 
 
+def _describe(app: Sphinx, doctree: nodes.document) -> None:
+    """Describe pages of the reference to sites that show a link to them."""
+    docname = app.env.docname
+    if docname.startswith(REFERENCE):
+        app.env.metadata[docname]["og:description"] = first_sentence(app, docname)
+
+
 def _hide_edit_button(app: Sphinx, pagename: str, template: str, context: dict[str, Any], doctree: Any) -> None:
     """Hide the button on pages that are made from other files."""
     if pagename.startswith((REFERENCE, "auto_gallery/")):
@@ -115,6 +127,7 @@ def _hide_edit_button(app: Sphinx, pagename: str, template: str, context: dict[s
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Write the copies when the pages are written."""
+    app.connect("doctree-read", _describe)
     app.connect("build-finished", _write_all)
     app.connect("html-page-context", _hide_edit_button)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
