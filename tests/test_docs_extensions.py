@@ -34,6 +34,15 @@ def test_table_of_capabilities():
     assert marks["stored activations (`memory`)"] == [True, True, True]
 
 
+def test_page_of_the_command_line_has_every_command():
+    import generated
+
+    from sktransfer.__main__ import cli
+
+    page = generated.command_line()
+    assert all(f"## `sktransfer {name}`" in page for name in cli.commands) and "--augment" in page
+
+
 def test_notebook_holds_the_code_and_no_outputs():
     pytest.importorskip("jupytext")
     import generated

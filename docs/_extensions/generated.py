@@ -1,4 +1,4 @@
-"""Files that are made before the pages are read: the table of capabilities, and the notebook of the start page."""
+"""Files that are made before the pages are read: the table of capabilities, the commands, and the notebook."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 from sphinx.application import Sphinx
 
 DOCS = Path(__file__).resolve().parents[1]
@@ -88,6 +89,20 @@ def capabilities_table() -> str:
     return "\n".join(lines) + "\n"
 
 
+def command_line() -> str:
+    """Return the help of each command as Markdown."""
+    from sktransfer.__main__ import cli
+
+    whole = click.Context(cli, info_name="sktransfer", max_content_width=80, **cli.context_settings)
+    parts = [f"```text\n{cli.get_help(whole)}\n```\n"]
+    for name in cli.list_commands(whole):
+        command = cli.get_command(whole, name)
+        assert command is not None
+        context = click.Context(command, info_name=name, parent=whole, max_content_width=80)
+        parts.append(f"## `sktransfer {name}`\n\n```text\n{command.get_help(context)}\n```\n")
+    return "\n".join(parts)
+
+
 def notebook_of(page: str) -> str:
     """Return a page in Markdown as a notebook, without what only the site can show."""
     import jupytext
@@ -109,6 +124,7 @@ def notebook_of(page: str) -> str:
 def _write_all(app: Sphinx) -> None:
     FOLDER.mkdir(exist_ok=True)
     (FOLDER / "capabilities.md").write_text(capabilities_table(), encoding="utf-8")
+    (FOLDER / "command_line.md").write_text(command_line(), encoding="utf-8")
     page = (DOCS / "start.md").read_text(encoding="utf-8")
     (FOLDER / "start.ipynb").write_text(notebook_of(page), encoding="utf-8")
 
