@@ -3,6 +3,7 @@
 ``docs/run_pages.py`` runs the pages with the images and the network that they name.
 """
 
+import contextlib
 import re
 from collections import OrderedDict
 from dataclasses import replace
@@ -88,8 +89,11 @@ def small_world(cells, tmp_path, monkeypatch):
 def test_code_of_the_page_runs(page, small_world):
     names = {}
     for block in blocks(page):
-        needed = block.kind == "needs" and not hasattr(sktransfer, block.reason)
-        if block.kind != "not run" and not needed:
+        missing = block.kind == "needs" and not hasattr(sktransfer, block.reason)
+        if block.kind == "not run" or missing:
+            continue
+        # What a public name needs beyond the extra "test" may not be installed.
+        with contextlib.suppress(*[ModuleNotFoundError] * (block.kind == "needs")):
             exec(compile(with_fewer_images(block.code), page.name, "exec"), names)
 
 
