@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 
 help:
 	@echo "make demo         classify real photos of solar cells in three ways (about 5 minutes)"
-	@echo "make docs         build the pages, gallery included, into docs/_build/html (about 15 minutes)"
+	@echo "make docs         run the gallery and build the pages into docs/_build/html (many minutes)"
 	@echo "make docs-quick   build the pages without running the gallery (a minute)"
 	@echo "make test         run the tests"
 	@echo "make test-slow    run the tests that take long"
