@@ -9,9 +9,9 @@ predict how long a fit takes are left out here. Needs what accuracy.py needs, ex
 
 from unittest import mock
 
-import accuracy
 import pandas as pd
 
+import accuracy
 from _cells import Benchmark, Cell, table
 from problems import forget_rows, load
 from sktransfer import recommend_strategy
