@@ -199,7 +199,21 @@ class ModelFileError(SktransferError, ValueError):
 
 
 class ExportError(SktransferError, ValueError):
-    """A model cannot be exported, or the exported file does not predict as the model does."""
+    """A model cannot be exported, or the exported file does not predict as the model does.
+
+    See Also
+    --------
+    export : Writes the file.
+
+    Examples
+    --------
+    >>> import sktransfer
+    >>> try:
+    ...     sktransfer.export(sktransfer.FineTunedCNNClassifier(), "model", format="exe")
+    ... except sktransfer.ExportError as error:
+    ...     print(error)
+    format='exe' is unknown. Expected 'onnx', 'openvino' or 'html'.
+    """
 
 
 class TrainingError(SktransferError, RuntimeError):
