@@ -18,7 +18,7 @@ from ._whole_files import write_whole
 
 PACKAGES = ("sktransfer", "scikit-learn", "torch", "timm", "torchvision", "pillow")
 _Z = 1.959963984540054  # quantile of the normal distribution that leaves out 5 % at both ends together
-_NOT_LISTED = {"verbose", "n_jobs", "memory", "device"}  # parameters that change no prediction
+_NOT_LISTED = {"verbose", "n_jobs", "memory", "device", "weights"}  # they change no prediction, or stand elsewhere
 
 _LIMITS = """- The model answers one of its classes for every picture, also for a picture that shows none of them.
 - Its scores hold for images like those that it was tested on. With another camera, light, place or time it may be less
