@@ -47,6 +47,8 @@ def test_example_has_a_title_and_text(name):
     assert empty == ""
     assert text
     assert source(name).count("\n# %%\n") >= 3
+    headings = re.findall(r"^# (.+)\n# (-+)$", source(name), re.MULTILINE)
+    assert [heading for heading, line in headings if len(heading) != len(line)] == []
     assert len(source(name).splitlines()) <= MOST_LINES
 
 
