@@ -69,7 +69,7 @@ for reason in advice.reasons:
 # Three ways on new patterns
 # --------------------------
 # We follow the advice with :class:`~sktransfer.FineTunedCNNClassifier`. Patterns look alike when they are turned, so we
-# choose the augmentation ``"any_orientation"``. We train for 5 epochs instead of the usual 30. A small network of four
+# choose the augmentation ``"any_orientation"``. We train for 4 epochs instead of the usual 30. A small network of four
 # layers is trained from scratch. It has no idea of cats and dogs.
 
 from sktransfer import FineTunedCNNClassifier
@@ -77,10 +77,10 @@ from sktransfer import FineTunedCNNClassifier
 models = {
     "features + linear": linear,
     "fine-tuned": FineTunedCNNClassifier(
-        freeze=4, image_size=96, augment="any_orientation", tta=2, max_epochs=5, random_state=0
+        freeze=4, image_size=96, augment="any_orientation", tta=2, max_epochs=4, random_state=0
     ),
     "shallow from scratch": FineTunedCNNClassifier(
-        "shallow_cnn", weights=None, image_size=64, max_epochs=15, random_state=0
+        "shallow_cnn", weights=None, image_size=64, max_epochs=6, random_state=0
     ),
 }
 accuracy, predicted = {}, {}
@@ -142,4 +142,14 @@ ax.set_title("Features + linear: wallpaper groups by order of rotation")
 # %%
 # What to take from it
 # --------------------
-# CONCLUSION
+# Yes, it helps. A linear model on the frozen features scores 0.27 after some seconds, and guessing would score 0.06. It
+# also finds the right order of rotation for half of the patterns. The small network, which knows no photos, gets little
+# from so few patterns in so short a time.
+#
+# The fine-tuning of this page is too short, and loses to the linear model. The kept results show what it does with
+# more. With 60 patterns of each group and all epochs it scores 0.62, the linear model 0.43, and training from scratch
+# 0.36. With 300 patterns these are 0.80, 0.55 and 0.43. Even as far from cats and dogs as this, the best start is the
+# network that knows them.
+#
+# So begin with the linear model, which costs nothing. When you have some dozens of images of each class, follow the
+# advice and give it the minutes that it needs.

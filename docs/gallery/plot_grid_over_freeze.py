@@ -82,4 +82,10 @@ print(f"accuracy from {more.cv_results_['mean_test_score'].min():.3f} to {more.b
 # %%
 # What to take from it
 # --------------------
-# CONCLUSION
+# The first grid trained 30 networks, and each photo passed through frozen stages five times. Without a store, these
+# would be 18 times as many passes. The second grid trained 18 heads in a few seconds and computed nothing anew. So it
+# costs little to search what stands behind the cut.
+#
+# With 60 photos to train on and four epochs, it is best to freeze all stages, with an accuracy of 0.60. The fewer
+# stages are frozen, the worse it gets, and a low rate softens that. The bands of neighbouring depths overlap. With more
+# photos and epochs the order may turn around, so search with the training that you will use.
