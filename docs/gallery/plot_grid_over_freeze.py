@@ -68,7 +68,8 @@ print(f"best: {search.best_params_}, {search.best_score_:.3f}")
 # %%
 # A second grid costs less
 # ------------------------
-# We want to know more about the head. The second grid uses depths of the first, so nothing is extracted any more.
+# We want to know more about the head. The second grid freezes all stages, as a part of the first did, so nothing is
+# computed anew before the cut.
 
 start = time.perf_counter()
 more = GridSearchCV(
