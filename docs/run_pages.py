@@ -1,7 +1,7 @@
 """Run the code of the pages with the images and networks that they name, and write what it prints below each block.
 
 ``python docs/run_pages.py`` runs all pages, ``python docs/run_pages.py start few_images`` some. It needs the extras
-``demo``, ``openvino`` and ``plot``, and takes some minutes.
+``demo``, ``export``, ``openvino`` and ``plot``, and takes some minutes.
 """
 
 from __future__ import annotations
@@ -27,21 +27,10 @@ PHOTOS = ROOT / "docs" / "gallery" / "photos" / "clothes.zip"
 
 
 def make_photos(folder: Path) -> None:
-    """Put a folder per class into `folder`, as ``photos``: some clothes of the gallery, or solar cells without them."""
-    if PHOTOS.exists():
-        with zipfile.ZipFile(PHOTOS) as archive:
-            archive.extractall(folder)
-        (folder / "clothes" / "train").rename(folder / "photos")
-        return
-    import shutil
-
-    from sktransfer.datasets import load_elpv
-
-    cells = load_elpv()
-    for label, name in enumerate(cells.target_names):
-        (folder / "photos" / name).mkdir(parents=True)
-        for path in cells.data[cells.target == label][:30]:
-            shutil.copy(path, folder / "photos" / name)
+    """Put a folder per class of clothes into `folder`, as ``photos``."""
+    with zipfile.ZipFile(PHOTOS) as archive:
+        archive.extractall(folder)
+    (folder / "clothes" / "train").rename(folder / "photos")
 
 
 def printed(code: str, names: dict[str, Any]) -> str:
@@ -53,16 +42,13 @@ def printed(code: str, names: dict[str, Any]) -> str:
 
 def run(page: Path) -> None:
     """Run a page and write it with its outputs."""
-    import sktransfer
-
     names: dict[str, Any] = {}
 
     def with_output(match: Any) -> str:
-        kind, reason, code, _ = match.groups()
-        comment = f"<!-- {kind}: {reason} -->\n" if kind else ""
-        block = f"{comment}```python\n{code}```\n"
-        if kind == "not run" or (kind == "needs" and not hasattr(sktransfer, reason)):
-            return block
+        reason, code, _ = match.groups()
+        if reason:
+            return f"<!-- not run: {reason} -->\n```python\n{code}```\n"
+        block = f"```python\n{code}```\n"
         text = "\n".join(line.rstrip() for line in printed(code, names).rstrip().splitlines())
         return f"{block}\n```text\n{text}\n```\n" if text else block
 

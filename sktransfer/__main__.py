@@ -86,7 +86,7 @@ def recommend(directory: Path, quiet: bool, **params: Any) -> None:
 @click.option("--out", type=FOLDER, default="report", show_default=True, help="Folder for the report.")
 @click.option("--strategy", "names", multiple=True, help="Compare only these; may be given several times.")
 @click.option("--cv", type=click.IntRange(2), default=5, show_default=True, help="Number of folds.")
-@click.option("--minutes", type=click.FloatRange(0), help="Time limit; strategies that would take longer are left out.")
+@click.option("--minutes", type=click.FloatRange(0), help="Time limit; slow strategies see fewer images or none.")
 @click.option("--jobs", "n_jobs", type=int, help="Number of folds that run at the same time.")
 @click.option("--keep-copies-together", is_flag=True, help="Keep near-identical images on one side of each fold.")
 @_augment_option

@@ -11,8 +11,10 @@ import numpy as np
 from sklearn.base import BaseEstimator
 
 from ._classifier import FineTunedCNNClassifier
+from ._feature_classifier import FeatureClassifier
 from ._fitted_parts import Parts, Reader, parts_of, weights_of
 from ._protocols import StrPath
+from ._sklearn_compat import num_samples
 from ._validation import check_labels
 from ._whole_files import write_whole
 
@@ -136,7 +138,7 @@ def wilson_interval(hits: int, n: int) -> tuple[float, float]:
 
 
 def _scores(model: Any, parts: Parts, X: Any, y: Any) -> str:
-    labels = check_labels(y, len(X), n_classes=1)
+    labels = check_labels(y, num_samples(X), n_classes=1)
     predicted = np.asarray(model.predict(X))
     right = predicted == labels
     n = len(labels)
@@ -172,7 +174,9 @@ def _anatomy(parts: Parts) -> str:
         lines += [f"- Network: {reader.backbone.name}. {_frozen(reader)}", f"- Weights: {weights_of(reader)}."]
     estimators = [(reader.name, reader.estimator) for reader in parts.readers] + parts.steps
     for name, estimator in estimators:
-        lines.append(f"- `{name}`: {type(estimator).__name__}{_settings(estimator)}")
+        kind = type(estimator).__name__
+        role = "" if name == kind else f"`{name}`: "
+        lines.append(f"- {role}{kind}{_settings(estimator)}{_choice(estimator)}")
     return "\n".join(lines)
 
 
@@ -196,6 +200,14 @@ def _settings(estimator: Any) -> str:
         if name not in _NOT_LISTED and not isinstance(value, BaseEstimator) and repr(value) != repr(defaults.get(name))
     }
     return " with " + ", ".join(f"`{name}={_text(repr(value))}`" for name, value in given.items()) if given else ""
+
+
+def _choice(estimator: Any) -> str:
+    """Say what a `FeatureClassifier` chose on held-out images."""
+    if not isinstance(estimator, FeatureClassifier):
+        return ""
+    stages = "stage" if estimator.n_stages_ == 1 else f"{estimator.n_stages_} stages"
+    return f". It reads the last {stages}, with `C={estimator.C_:g}`"
 
 
 def _text(value: Any) -> str:

@@ -6,14 +6,13 @@ from typing import NamedTuple
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 PAGES = [DOCS / "start.md", *sorted((DOCS / "guide").glob("*.md"))]
-BLOCK = re.compile(r"(?:<!-- (needs|not run): (.+?) -->\n)?```python\n(.*?)```\n(?:\n```text\n(.*?)```\n)?", re.DOTALL)
+BLOCK = re.compile(r"(?:<!-- not run: (.+?) -->\n)?```python\n(.*?)```\n(?:\n```text\n(.*?)```\n)?", re.DOTALL)
 
 
 class Block(NamedTuple):
     """A block of code, with what the page says that it prints."""
 
-    kind: str  # "needs", "not run" or nothing
-    reason: str  # what it needs, or why it is not run
+    reason: str  # why it is not run; empty if it is
     code: str
     output: str | None
 
@@ -21,4 +20,4 @@ class Block(NamedTuple):
 def blocks(page):
     """Return the blocks of a page, in their order."""
     found = BLOCK.findall(page.read_text(encoding="utf-8"))
-    return [Block(kind, reason, code, output or None) for kind, reason, code, output in found]
+    return [Block(reason, code, output or None) for reason, code, output in found]

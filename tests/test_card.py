@@ -11,7 +11,14 @@ from sklearn.svm import SVC
 
 import sktransfer
 from pictures import noise
-from sktransfer import ExportError, FineTunedCNNClassifier, LabelError, PretrainedCNNFeatures, card
+from sktransfer import (
+    ExportError,
+    FineTunedCNNClassifier,
+    LabelError,
+    PretrainedCNNFeatures,
+    card,
+    make_feature_classifier,
+)
 from sktransfer._card import wilson_interval
 from sktransfer._frozen._backbones import load_backbone
 from tiny import DIGITS, FLAT, TARGET, TINY
@@ -78,6 +85,14 @@ def test_embedded_weights_and_their_licence():
     text = card(clf).render()
     assert "EfficientNet-Lite0 by Google, Apache-2.0" in text
     assert "6 of its 8 stages are frozen" in text
+
+
+def test_what_was_chosen_on_held_out_images_is_said():
+    model = make_feature_classifier(**TINY, **FLAT, cv=2).fit(DIGITS[:60], TARGET[:60])
+    model.n_stages_, model.C_ = 3, 0.1
+    assert "- FeatureClassifier with `cv=2`. It reads the last 3 stages, with `C=0.1`\n" in card(model).render()
+    model.n_stages_ = 1
+    assert "It reads the last stage, with" in card(model).render()
 
 
 def test_card_is_written(model, tmp_path):

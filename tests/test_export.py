@@ -368,6 +368,7 @@ def test_unfitted_is_refused(tmp_path):
         ("m.model", {}, "'m.model' does not say the format"),
         ("m.onnx", {"format": "tflite"}, "format='tflite' is unknown. Expected 'onnx'"),
         ("m.onnx", {"format": "openvino"}, "ends in .xml"),
+        ("m.onnx", {"runtime": "ort.tgz"}, "runtime='ort.tgz' is for a page"),
     ],
 )
 def test_unknown_formats(logistic, path, options, words, tmp_path):

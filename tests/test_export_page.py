@@ -5,7 +5,6 @@ import hashlib
 import io
 import json
 import os
-import shutil
 import tarfile
 import time
 import urllib.error
@@ -15,16 +14,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import browsers
 from pictures import CHINA, FLOWER, encoded, exif_of, noise
 from sktransfer import ExportError, export, make_feature_classifier
 from sktransfer._export import _runtime
 from sktransfer._frozen._preprocessing import Preprocessing
 from tiny import TINY
 
-BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 CLASSES = np.array(["china", "</script><img src=x onerror=document.title='broken'>"])
-
-in_browser = pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed")
 
 
 @pytest.fixture(scope="module")
@@ -52,21 +49,12 @@ def page(runtime, model, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def browser(page):
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = BROWSER
-    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
-    driver = webdriver.Chrome(options, Service(shutil.which("chromedriver")))
-    driver.set_script_timeout(120)
-    driver.get(page.as_uri())
-    ready = "const done = arguments[0]; sktransfer.session.then(() => done('ready'), (error) => done(String(error)))"
-    assert driver.execute_async_script(ready) == "ready"
-    yield driver
-    driver.quit()
+    with browsers.browser() as driver:
+        driver.set_script_timeout(120)
+        driver.get(page.as_uri())
+        ready = "sktransfer.session.then(() => arguments[0]('ready'), (error) => arguments[0](String(error)))"
+        assert driver.execute_async_script(ready) == "ready"
+        yield driver
 
 
 def answers(browser, paths):
@@ -82,7 +70,7 @@ def answers(browser, paths):
     raise AssertionError(browser.find_element("id", "status").text)
 
 
-@in_browser
+@browsers.needs_driver
 def test_page_predicts_as_the_model(browser, model, tmp_path):
     small = np.ascontiguousarray(CHINA[:150, :200])
     files = {
@@ -103,7 +91,7 @@ def test_page_predicts_as_the_model(browser, model, tmp_path):
     assert np.ptp(expected[:, 0]) > 0.01
 
 
-@in_browser
+@browsers.needs_driver
 def test_transparent_images_lie_on_white(browser, model, tmp_path):
     rgba = np.dstack([FLOWER, np.broadcast_to(np.linspace(0, 255, 640).astype(np.uint8), (427, 640))])
     (tmp_path / "a.png").write_bytes(encoded(Image.fromarray(rgba)))
@@ -111,7 +99,7 @@ def test_transparent_images_lie_on_white(browser, model, tmp_path):
     np.testing.assert_allclose([found["values"]], model.predict_proba([tmp_path / "a.png"]), atol=2e-3)
 
 
-@in_browser
+@browsers.needs_driver
 def test_files_that_are_no_images_get_a_message(browser, tmp_path):
     (tmp_path / "notes.txt").write_text("no image")
     (tmp_path / "cut.png").write_bytes(encoded(noise(40, 40, 3))[:60])
@@ -124,7 +112,7 @@ def test_files_that_are_no_images_get_a_message(browser, tmp_path):
     assert "2 files could not be read." in browser.find_element("css selector", "[role=status]").text
 
 
-@in_browser
+@browsers.needs_driver
 @pytest.mark.parametrize("interpolation", ["nearest", "box", "bilinear", "bicubic", "lanczos"])
 def test_images_are_prepared_as_pillow_does(browser, interpolation):
     cases = []
@@ -162,14 +150,14 @@ def test_images_are_prepared_as_pillow_does(browser, interpolation):
         np.testing.assert_array_equal(np.array(found, dtype=np.uint8).reshape(canvas.shape), canvas)
 
 
-@in_browser
+@browsers.needs_driver
 def test_names_of_classes_cannot_break_out(browser, page):
     assert browser.title == "Buildings & <flowers>"
     assert browser.execute_script("return sktransfer.description.classes") == sorted(CLASSES.tolist())
     assert browser.find_elements("css selector", "img:not([src^='blob:'])") == []
 
 
-@in_browser
+@browsers.needs_driver
 def test_page_can_be_used_on_a_phone_and_in_the_dark(browser):
     browser.set_window_size(375, 800)
     narrow = {"width": 375, "height": 800, "deviceScaleFactor": 1, "mobile": True}
@@ -183,7 +171,7 @@ def test_page_can_be_used_on_a_phone_and_in_the_dark(browser):
     assert len(colours) == 2
 
 
-@in_browser
+@browsers.needs_driver
 def test_keyboard_reaches_the_button(browser):
     from selenium.webdriver.common.keys import Keys
 
@@ -191,7 +179,7 @@ def test_keyboard_reaches_the_button(browser):
     assert browser.execute_script("return document.activeElement.id") == "files"
 
 
-@in_browser
+@browsers.needs_driver
 def test_page_talks_to_nobody(browser, model, tmp_path):
     events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
     urls = [each["params"]["request"]["url"] for each in events if each["method"] == "Network.requestWillBeSent"]

@@ -3,7 +3,6 @@
 ``docs/run_pages.py`` runs the pages with the images and the network that they name.
 """
 
-import contextlib
 import re
 from collections import OrderedDict
 from dataclasses import replace
@@ -16,7 +15,6 @@ from sklearn.utils import Bunch, shuffle
 from threadpoolctl import threadpool_limits
 from torch import nn
 
-import sktransfer
 from pages import PAGES, blocks
 from pictures import noise, written
 from sktransfer import _feature_classifier, clear_cache
@@ -28,7 +26,7 @@ from sktransfer._stage_search import choose
 from sktransfer.datasets import _elpv
 
 N_CELLS = 42  # enough for what `with_fewer_images` leaves of [300:500]
-WITH_CODE = [page for page in PAGES if any(block.kind != "not run" for block in blocks(page))]
+WITH_CODE = [page for page in PAGES if any(not block.reason for block in blocks(page))]
 
 
 def with_fewer_images(code):
@@ -89,11 +87,7 @@ def small_world(cells, tmp_path, monkeypatch):
 def test_code_of_the_page_runs(page, small_world):
     names = {}
     for block in blocks(page):
-        missing = block.kind == "needs" and not hasattr(sktransfer, block.reason)
-        if block.kind == "not run" or missing:
-            continue
-        # What a public name needs beyond the extra "test" may not be installed.
-        with contextlib.suppress(*[ModuleNotFoundError] * (block.kind == "needs")):
+        if not block.reason:
             exec(compile(with_fewer_images(block.code), page.name, "exec"), names)
 
 
@@ -101,5 +95,5 @@ def test_every_block_that_prints_has_its_output():
     """``docs/run_pages.py`` writes the outputs."""
     for page in PAGES:
         for block in blocks(page):
-            if not block.kind:
+            if not block.reason:
                 assert ("print(" in block.code) == (block.output is not None), f"{page.name}: {block.code}"

@@ -2,16 +2,15 @@
 
 import json
 import re
-import shutil
 import subprocess
 
 import numpy as np
 import pytest
 
+import browsers
 from sktransfer import StrategyComparison
 from sktransfer._report import write_report
 
-CHROMIUM = next(filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), None)
 WIDTHS = {"desktop": 1280, "phone": 375}
 
 
@@ -70,12 +69,18 @@ frame.srcdoc = {page};
 </script>"""
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
+@browsers.needs_chromium
 @pytest.mark.parametrize("screen", WIDTHS)
 def test_in_a_browser(screen, page, tmp_path):
     source = json.dumps(page.read_text()).replace("</", "<\\/")
     (tmp_path / "measure.html").write_text(MEASURE.format(width=WIDTHS[screen], page=source))
-    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
+    command = [
+        browsers.CHROMIUM,
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        f"--user-data-dir={tmp_path / 'profile'}",
+    ]
     command += ["--host-resolver-rules=MAP * ~NOTFOUND", "--window-size=1400,1000", "--virtual-time-budget=5000"]
     command += ["--dump-dom", (tmp_path / "measure.html").as_uri()]
     out = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout

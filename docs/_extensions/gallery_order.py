@@ -6,12 +6,11 @@ from pathlib import Path
 
 
 class InOrder:
-    """Sort examples as ``order.txt`` beside them lists them; those that it does not name come last, by name."""
+    """Sort examples as ``order.txt`` beside them lists them, which names all of them."""
 
     def __init__(self, folder: str) -> None:
-        order = Path(folder) / "order.txt"
-        self.names = order.read_text(encoding="utf-8").split() if order.exists() else []
+        self.names = (Path(folder) / "order.txt").read_text(encoding="utf-8").split()
 
-    def __call__(self, name: str) -> tuple[int, str]:
+    def __call__(self, name: str) -> int:
         """Return the key to sort a file by."""
-        return (self.names.index(name) if name in self.names else len(self.names)), name
+        return self.names.index(name)

@@ -20,10 +20,9 @@ def _has(*methods: str) -> Test:
     return lambda estimator, tags: all(hasattr(estimator, method) for method in methods)
 
 
-def _takes(method: str, argument: str) -> Test:
+def _fit_takes(argument: str) -> Test:
     from sklearn.utils.validation import has_fit_parameter
 
-    assert method == "fit"
     return lambda estimator, tags: has_fit_parameter(estimator, argument)
 
 
@@ -55,8 +54,8 @@ def capabilities() -> dict[str, Test]:
         "data frames as output (`set_output`)": _has("set_output"),
         "training in parts (`partial_fit`)": _has("partial_fit"),
         "continued training (`warm_start`)": _parameter("warm_start"),
-        "`sample_weight` in `fit`": _takes("fit", "sample_weight"),
-        "`groups` in `fit`": _takes("fit", "groups"),
+        "`sample_weight` in `fit`": _fit_takes("sample_weight"),
+        "`groups` in `fit`": _fit_takes("groups"),
         "`class_weight`": _parameter("class_weight"),
         "augmentation (`augment`)": _parameter("augment"),
         "`early_stopping`": _parameter("early_stopping"),

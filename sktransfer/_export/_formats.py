@@ -36,7 +36,8 @@ def export(
         ``FeatureUnion`` of several, any steps of scikit-learn that skl2onnx can convert, and a classifier, or a fitted
         search over one of these.
     path : path
-        The file to write. An earlier file stays as it is until the new one is complete.
+        The file to write. An earlier file stays as it is until the new one is complete. OpenVINO's two files are then
+        replaced one after the other.
     format : {"onnx", "openvino", "html"}, default=None
         None takes the format from the suffix of `path`: ``.onnx``, ``.xml`` (OpenVINO; its weights go into a file
         ``.bin`` beside it), or ``.html``, a page that classifies photos in the browser and needs no network.
@@ -57,8 +58,9 @@ def export(
     Raises
     ------
     ExportError
-        If the format is unknown, if a step cannot be converted, or if the file does not predict as the model does: a
-        probability differs by more than 1e-4, or a label differs although its probability is clearly the largest.
+        If the format is unknown, if `runtime` is passed for another format than ``"html"``, if a step cannot be
+        converted, or if the file does not predict as the model does: a probability differs by more than 1e-4, or a
+        label differs although its probability is clearly the largest.
     NotFittedError
         If the model is not fitted.
     ModuleNotFoundError
@@ -100,6 +102,8 @@ def export(
     """
     path = Path(path).expanduser()
     format = _resolved(format, path)
+    if runtime is not None and format != "html":
+        raise ExportError(f"runtime={str(runtime)!r} is for a page, and the format is {format!r}. Leave runtime out.")
     require("export", "export", *MODULES[format])
     writers: dict[str, Callable[..., float]] = {"onnx": write_onnx, "openvino": write_openvino, "html": write_html}
     parts_of(model)  # says what is wrong before the copy

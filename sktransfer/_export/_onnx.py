@@ -55,14 +55,6 @@ def to_onnx(parts: Parts) -> Any:
     return model
 
 
-def described_in(content: bytes) -> str:
-    """Return the description in the content of an ONNX file, as JSON."""
-    import onnx
-
-    (entry,) = onnx.load_from_string(content).metadata_props
-    return str(entry.value)
-
-
 def input_names(parts: Parts) -> list[str]:
     """Return the names of the inputs: ``images``, or for several readers ``images_1``, ``images_2``, …."""
     if len(parts.readers) == 1:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from .._fitted_parts import Parts
 from .._frozen._openvino_files import OpenVINOFile, OpenVINORun
 from .._protocols import StrPath
 from .._whole_files import write_whole
-from ._onnx import DESCRIPTION, described_in, to_onnx
+from ._onnx import DESCRIPTION, to_onnx
 from ._page import page
 from ._runtime import load_runtime
 from ._verify import Answers, Reference, compare
@@ -21,24 +22,24 @@ from ._verify import Answers, Reference, compare
 
 def write_onnx(parts: Parts, expected: Reference, path: Path) -> float:
     """Write an ONNX file."""
-    content, difference = _checked_onnx(parts, expected)
-    write_whole(path, content, sync=True)
-    return difference
+    file = _checked_onnx(parts, expected)
+    write_whole(path, file.content, sync=True)
+    return file.difference
 
 
 def write_openvino(parts: Parts, expected: Reference, path: Path) -> float:
     """Write an OpenVINO model: an .xml file, and its weights in a .bin file."""
-    content, _ = _checked_onnx(parts, expected)
+    onnx = _checked_onnx(parts, expected)
     with tempfile.TemporaryDirectory(prefix=".sktransfer-", dir=path.absolute().parent) as folder:
         aside = Path(folder) / "model.xml"
         try:
-            file = OpenVINOFile(content)
+            file = OpenVINOFile(onnx.content)
         except RuntimeError as error:
             raise ExportError(
                 "OpenVINO cannot run this model. It lacks operators that skl2onnx uses for scikit-learn's steps. "
                 f"Export to ONNX instead. OpenVINO says: {error}"
             ) from error
-        file.note(DESCRIPTION, described_in(content))
+        file.note(DESCRIPTION, onnx.description)
         file.write(aside)
         difference = compare(_OpenVINOAnswers(aside), expected, "The OpenVINO model")
         aside.with_suffix(".bin").replace(path.with_suffix(".bin"))
@@ -49,9 +50,9 @@ def write_openvino(parts: Parts, expected: Reference, path: Path) -> float:
 def write_html(parts: Parts, expected: Reference, path: Path, runtime: StrPath | None = None) -> float:
     """Write a page that classifies photos in the browser."""
     files = load_runtime(runtime)
-    content, difference = _checked_onnx(parts, expected)
-    write_whole(path, page(content, described_in(content), path.stem, files).encode(), sync=True)
-    return difference
+    file = _checked_onnx(parts, expected)
+    write_whole(path, page(file.content, file.description, path.stem, files).encode(), sync=True)
+    return file.difference
 
 
 class OnnxFile:
@@ -78,10 +79,19 @@ class _OpenVINOAnswers(OpenVINORun):
         return _pair(self.outputs(canvases))
 
 
-def _checked_onnx(parts: Parts, expected: Reference) -> tuple[bytes, float]:
-    """Return the content of an ONNX file that predicts as the model does, and the largest difference."""
-    content: bytes = to_onnx(parts).SerializeToString()
-    return content, compare(OnnxFile(content), expected, "The ONNX file")
+class _Checked(NamedTuple):
+    """An ONNX file that predicts as the model does."""
+
+    content: bytes
+    description: str  # the JSON in its metadata
+    difference: float  # the largest one of a probability or score
+
+
+def _checked_onnx(parts: Parts, expected: Reference) -> _Checked:
+    model = to_onnx(parts)
+    (entry,) = model.metadata_props
+    content: bytes = model.SerializeToString()
+    return _Checked(content, entry.value, compare(OnnxFile(content), expected, "The ONNX file"))
 
 
 def _pair(outputs: Sequence[np.ndarray]) -> Answers:

@@ -32,7 +32,7 @@ class Preprocessing:
         With ``crop=False``, only what does not fit the aspect ratio of `size` is cut off. If `image_size` is None too,
         the canvas gets the size that images have before the crop, so that the scale stays that of pretraining.
         """
-        whole = self if crop else replace(self, size=self._target(), crop_fraction=1.0)
+        whole = self if crop else replace(self, size=self.resized_to, crop_fraction=1.0)
         if image_size is None:
             return whole
         height, width = np.broadcast_to(image_size, 2)
@@ -41,7 +41,9 @@ class Preprocessing:
     @property
     def resized_to(self) -> tuple[int, int]:
         """Height and width that the image is resized to before the crop, as `resize_mode` says."""
-        return self._target()
+        # The epsilon keeps 224 / (224 / 232) from falling to 231.
+        height, width = (math.floor(side / self.crop_fraction + 1e-6) for side in self.size)
+        return height, width
 
     @property
     def resize_mode(self) -> str:
@@ -52,7 +54,7 @@ class Preprocessing:
         """
         if self.squash:
             return "exact"
-        height, width = self._target()
+        height, width = self.resized_to
         return "shorter side" if height == width else "cover"
 
     @property
@@ -74,7 +76,7 @@ class Preprocessing:
     @property
     def least_side(self) -> int:
         """Least number of pixels that the shorter side should have before resizing: twice the number after it."""
-        return 2 * max(self._target())
+        return 2 * max(self.resized_to)
 
     def canvas(self, image: np.ndarray) -> np.ndarray:
         """Resize and crop one uint8 image of shape (H, W, 3) to the uint8 canvas of shape (*size, 3)."""
@@ -82,17 +84,12 @@ class Preprocessing:
         top, left = (round((whole[axis] - self.size[axis]) / 2) for axis in (0, 1))
         return resize(image, whole, self.interpolation, crop=(top, left, *self.size))
 
-    def _target(self) -> tuple[int, int]:
-        # The epsilon keeps 224 / (224 / 232) from falling to 231.
-        height, width = (math.floor(side / self.crop_fraction + 1e-6) for side in self.size)
-        return height, width
-
     def _resized(self, height: int, width: int) -> tuple[int, int]:
         """Return the size of the whole image before the crop, rounded as in torchvision and timm."""
-        target_h, target_w = self._target()
-        if self.squash:
+        target_h, target_w = self.resized_to
+        if self.resize_mode == "exact":
             return target_h, target_w
-        if target_h != target_w:  # cover the target, as timm's ResizeKeepRatio does
+        if self.resize_mode == "cover":  # as timm's ResizeKeepRatio does
             ratio = min(height / target_h, width / target_w)
             return round(height / ratio), round(width / ratio)
         if height <= width:
