@@ -10,7 +10,6 @@ from html import escape
 from importlib.resources import files
 from typing import Any
 
-from .. import __version__
 from .._exceptions import ExportError
 from ._runtime import LICENCE, VERSION, Runtime
 
@@ -32,7 +31,7 @@ def page(model: bytes, description: str, title: str, runtime: Runtime) -> str:
     facts = json.loads(description)
     text = template.format(
         policy=escape(policy, quote=False),
-        version=__version__,
+        version=facts["versions"]["sktransfer"],
         title=escape(title),
         summary=escape(_summary(facts["classes"])),
         about=_about(facts),
