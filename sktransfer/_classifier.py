@@ -49,6 +49,9 @@ class FineTunedCNNClassifier(TakesSettingsAlong, ClassifierMixin, Portable):
         How many stages to freeze. 0 freezes nothing. An integer k freezes the first k stages. The name of a stage
         freezes all stages up to and including it. ``"all"`` freezes the whole backbone, so that only the head learns.
         ``"auto"`` freezes the first half of the stages, or nothing when ``weights=None``.
+    tune : {"all", "norm", "bias"}, default="all"
+        Which parameters of the stages that are not frozen are trained: all, those of the normalisation layers [3]_, or
+        all biases [4]_. The head is trained in each case.
     lr : float or "auto", default="auto"
         Learning rate of the head, and of the whole network when ``weights=None``. ``"auto"`` is 3e-3, or 1e-3 when
         ``weights=None``.
@@ -157,6 +160,10 @@ class FineTunedCNNClassifier(TakesSettingsAlong, ClassifierMixin, Portable):
     .. [1] A. Kumar, A. Raghunathan, R. Jones, T. Ma, P. Liang, "Fine-tuning can distort pretrained features and
        underperform out-of-distribution", ICLR 2022.
     .. [2] M. Tan, Q. V. Le, "EfficientNetV2: smaller models and faster training", ICML 2021.
+    .. [3] J. Frankle, D. J. Schwab, A. S. Morcos, "Training BatchNorm and only BatchNorm: on the expressive power of
+       random features in CNNs", ICLR 2021.
+    .. [4] E. Ben Zaken, S. Ravfogel, Y. Goldberg, "BitFit: simple parameter-efficient fine-tuning for
+       transformer-based masked language-models", ACL 2022.
 
     Examples
     --------
@@ -175,6 +182,7 @@ class FineTunedCNNClassifier(TakesSettingsAlong, ClassifierMixin, Portable):
     _parameter_constraints: dict[str, Any] = {
         **SHARED_CONSTRAINTS,
         "freeze": [Interval(Integral, 0, None, closed="left"), str],
+        "tune": [StrOptions({"all", "norm", "bias"})],
         "lr": [Interval(Real, 0, None, closed="neither"), StrOptions({"auto"})],
         "lr_factor": [Interval(Real, 0, None, closed="left")],
         "max_epochs": [Interval(Integral, 0, None, closed="left"), StrOptions({"auto"})],
@@ -199,6 +207,7 @@ class FineTunedCNNClassifier(TakesSettingsAlong, ClassifierMixin, Portable):
         *,
         weights: StrPath | None = "default",
         freeze: int | str = "auto",
+        tune: str = "all",
         lr: float | Auto = "auto",
         lr_factor: float = 0.1,
         max_epochs: int | Auto = "auto",
@@ -229,6 +238,7 @@ class FineTunedCNNClassifier(TakesSettingsAlong, ClassifierMixin, Portable):
         self.backbone = backbone
         self.weights = weights
         self.freeze = freeze
+        self.tune = tune
         self.lr = lr
         self.lr_factor = lr_factor
         self.max_epochs = max_epochs

@@ -12,7 +12,7 @@ from sklearn.base import TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from ._frozen._backbones import load_backbone
-from ._frozen._cut_network import POOLINGS
+from ._frozen._layout import POOLINGS
 from ._images._bad_images import listed
 from ._images._pillow_settings import TakesSettingsAlong
 from ._parameters import SHARED_CONSTRAINTS, as_seen, make_extractor, resolve_outputs
@@ -41,9 +41,12 @@ class PretrainedCNNFeatures(TakesSettingsAlong, TransformerMixin, Portable):
         The stage whose output gives the features: ``"stage1"``, ``"stage2"``, …, or ``"penultimate"``, which is the
         last one. ``"all"`` takes every stage. Features of several stages are concatenated in order of depth. Fully
         connected layers of networks such as VGG are left out.
-    pooling : {"avg", "max", "avgmax", "avgstd", "flatten"}, default="avg"
+    pooling : {"auto", "avg", "max", "avgmax", "avgstd", "token", "avg+token", "flatten"}, default="auto"
         How a map of shape (C, h, w) becomes a vector: by its mean or maximum over h and w (C features), by both
-        (2 C features), by mean and standard deviation (2 C features), or by all values (C h w features).
+        (2 C features), by mean and standard deviation (2 C features), or by all values (C h w features). ``"token"``
+        takes the class token of a transformer, and ``"avg+token"`` the mean of its other tokens beside it. ``"auto"``
+        is the pooling that the weights were trained with: the class token for many transformers, and ``"avg"`` for
+        the other networks.
     normalize : bool, default=False
         Divide the features of each stage by their Euclidean norm, so that each stage weighs as much as the others.
     image_size : int or (int, int), default=None
@@ -122,7 +125,7 @@ class PretrainedCNNFeatures(TakesSettingsAlong, TransformerMixin, Portable):
     _parameter_constraints: dict[str, Any] = {
         **SHARED_CONSTRAINTS,
         "layer": [str, list, tuple],
-        "pooling": [StrOptions(set(POOLINGS))],
+        "pooling": [StrOptions({"auto", *POOLINGS})],
         "normalize": ["boolean"],
         "engine": [StrOptions({"auto", "openvino", "torch"})],
         "on_error": [StrOptions({"raise", "nan"})],
@@ -134,7 +137,7 @@ class PretrainedCNNFeatures(TakesSettingsAlong, TransformerMixin, Portable):
         *,
         weights: StrPath | None = "default",
         layer: str | Sequence[str] = "penultimate",
-        pooling: str = "avg",
+        pooling: str = "auto",
         normalize: bool = False,
         image_size: int | Sequence[int] | None = None,
         crop: bool | Auto = True,
@@ -266,7 +269,7 @@ class PretrainedCNNFeatures(TakesSettingsAlong, TransformerMixin, Portable):
     @property
     def stage_columns_(self) -> list[list[slice]]:
         """Columns of each stage in `layer`: one slice, or two where `pooling` gives means and something else."""
-        n_parts = 2 if self.pooling in ("avgmax", "avgstd") else 1
+        n_parts = 2 if self.pooling in ("avgmax", "avgstd", "avg+token") else 1
         ends = np.cumsum([count // n_parts for count in self.feature_counts_.values() for _ in range(n_parts)])
         parts = [slice(int(start), int(end)) for start, end in zip([0, *ends], ends, strict=False)]
         return [parts[i : i + n_parts] for i in range(0, len(parts), n_parts)]

@@ -69,6 +69,7 @@ def resolve_stage(stage: str, backbone: Backbone) -> int:
 
 def resolve_outputs(layer: str | Sequence[str], pooling: str, backbone: Backbone) -> Outputs:
     """Return what to compute: the pooled features of the stages that ``layer`` names."""
+    pooling = backbone.own_pooling if pooling == "auto" else pooling
     if layer == "all":
         return Outputs(tuple(range(1, len(backbone.stages) + 1)), pooling)
     layers = [layer] if isinstance(layer, str) else layer

@@ -53,6 +53,7 @@ class FineTunes(ReadsImages, Protocol):
     augment: str | Augmentation | None
     n_views: int | None
     tta: int | Auto
+    tune: str
     head_hidden: Sequence[int]
     dropout: float
     weight_decay: float

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -13,8 +13,9 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from .._frozen._backbones import Backbone
-from .._frozen._cut_network import CutNetwork, Outputs, pool
+from .._frozen._cut_network import CutNetwork, Outputs
 from .._frozen._engines import CACHED_IMAGES, resolve_device
+from .._frozen._layout import own_pooling, pool, tokens_of
 from .._linear import OneThreadLogisticRegression
 from .._protocols import FineTunes, Tuned
 from .._random import global_generator, with_own_dropout
@@ -53,8 +54,11 @@ class TunedNetwork(nn.Module):
         x = activations.permute(0, 3, 1, 2)
         if x.device.type == "cpu" and self.keep_statistics:
             # No layer mixes images, and the maps of a few images stay in the processor's cache.
-            return torch.cat([pool(self.stages(part), "avg") for part in x.split(CACHED_IMAGES)])
-        return pool(self.stages(x), "avg")
+            return torch.cat([self._pooled(part) for part in x.split(CACHED_IMAGES)])
+        return self._pooled(x)
+
+    def _pooled(self, x: torch.Tensor) -> torch.Tensor:
+        return pool(self.stages(x), own_pooling(self.stages), tokens_of(self.stages[-1]))
 
     def forward(self, activations: torch.Tensor) -> torch.Tensor:
         """Return the logits (n, n_classes)."""
@@ -77,12 +81,12 @@ def new_network(estimator: FineTunes, backbone: Backbone, n_frozen: int, n_class
 
     `seed` determines the head, and the masks of all dropout layers.
     """
-    (n_features,) = Outputs((len(backbone.stages),), "avg").feature_counts(backbone)
+    (n_features,) = Outputs((len(backbone.stages),), backbone.own_pooling).feature_counts(backbone)
     # Layers with learning rate 0 do not learn. Without gradients, they do not enter the norm used for clipping.
     learns = estimator.weights is None or estimator.lr_factor > 0
     with global_generator(seed):
         network = TunedNetwork(
-            copy.deepcopy(backbone.stages[n_frozen:]).requires_grad_(learns),
+            copy.deepcopy(backbone.stages[n_frozen:]).requires_grad_(False),
             n_features,
             n_classes,
             head_hidden=estimator.head_hidden,
@@ -90,9 +94,21 @@ def new_network(estimator: FineTunes, backbone: Backbone, n_frozen: int, n_class
             keep_statistics=backbone.pretrained,
             low_precision=estimator.precision == "bfloat16",
         )
+    if learns:
+        for parameter in tuned_parameters(network.stages, estimator.tune):
+            parameter.requires_grad_(True)
     with_own_dropout(network.head, seed)  # the same masks at every freeze depth
     with_own_dropout(network.stages, seed + 1_000)
     return network.to(resolve_device(estimator.device)).to(memory_format=torch.channels_last)
+
+
+def tuned_parameters(stages: nn.Module, tune: str) -> Iterator[nn.Parameter]:
+    """Yield the parameters of these stages that are trained: all of them, those of normalisation layers, or biases."""
+    for module in stages.modules():
+        normalises = "norm" in type(module).__name__.lower()  # every library has classes of its own
+        for name, parameter in module.named_parameters(recurse=False):
+            if tune == "all" or (normalises if tune == "norm" else name.endswith("bias")):
+                yield parameter
 
 
 def take_over(network: TunedNetwork, trained: TunedNetwork) -> None:
@@ -117,7 +133,7 @@ def whole_network(estimator: Tuned, backbone: Backbone) -> nn.Module:
     tuned = copy.deepcopy(estimator.net_.module_)
     frozen = copy.deepcopy(backbone.stages[: estimator.n_frozen_stages_])
     stages = nn.Sequential(OrderedDict(zip(backbone.stage_names, [*frozen, *tuned.stages], strict=True)))
-    body = CutNetwork(replace(backbone, stages=stages), Outputs((len(stages),), "avg"))
+    body = CutNetwork(replace(backbone, stages=stages), Outputs((len(stages),), backbone.own_pooling))
     network = nn.Sequential(OrderedDict(body=body, head=tuned.head)).eval().requires_grad_(False)
     return network.to(resolve_device(estimator.device))
 

@@ -44,7 +44,7 @@ class FrozenBody:
     def __init__(self, extractor: Extractor, n_frozen: int) -> None:
         self.extractor = extractor
         self.n_frozen = n_frozen
-        self._whole = Outputs((len(extractor.backbone.stages),), "avg")
+        self._whole = Outputs((len(extractor.backbone.stages),), extractor.backbone.own_pooling)
         self._outputs = self._whole if n_frozen == len(extractor.backbone.stages) else Outputs((n_frozen,), None)
 
     def smaller(self) -> FrozenBody | None:
@@ -56,6 +56,8 @@ class FrozenBody:
         backbone = self.extractor.backbone
         height, width = (16 * round(SMALL_SIDE * side / 16) for side in backbone.preprocessing.size)
         if self.n_frozen == len(backbone.stages) or min(height, width) < LEAST_SMALL_SIDE:
+            return None
+        if backbone.network is not None:  # its stages are cut for one size
             return None
         try:
             with torch.inference_mode():

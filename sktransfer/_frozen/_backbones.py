@@ -6,11 +6,14 @@ Backbones come from three sources: sktransfer (the embedded default and a small 
 
 from __future__ import annotations
 
+import copy
 import difflib
 import fnmatch
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -23,14 +26,13 @@ from .._exceptions import BackboneError, UnknownBackboneError, WeightsMismatchEr
 from .._protocols import StrPath
 from .._random import global_generator
 from .._registry import built_once
+from ._layout import own_pooling
 from ._preprocessing import Preprocessing
-from ._stages import split_into_stages
+from ._stages import depends_on_size, split_into_stages
 from ._weights import OFFLINE_HINT, embedded_lite_weights, fetch_weights, read_weights, weights_checksum
 
 DEFAULT_BACKBONE = "efficientnet_lite0"
 _LITE = {f"efficientnet_lite{variant}": variant for variant in (0, 1, 2)}
-_TRANSFORMERS = ("maxvit", "swin", "vit")  # torchvision lists them, but they are not CNNs
-_TIMM_FAMILIES = ("convnext", "densenet", "efficientnet", "mobilenetv3", "regnet", "resnet", "vgg")
 
 
 @dataclass(frozen=True)
@@ -48,11 +50,18 @@ class Backbone:
     checksum: str
     pretrained: bool  # False if the weights are random
     published: bool = False  # True if the name is enough to find the weights again
+    network: nn.Module | None = None  # the whole network if its stages hold for one image size only
+    cut_for: tuple[int, int] = (0, 0)  # that image size
 
     @property
     def identity(self) -> tuple[str, str, str]:
         """Architecture, package with its version, and checksum of the weights: they determine the network's output."""
         return architecture_of(self.name), _source(self.name), self.checksum
+
+    @property
+    def own_pooling(self) -> str:
+        """The pooling of the last stage's map with which the weights were trained, as `pool` takes it."""
+        return own_pooling(self.stages)
 
     @property
     def stage_names(self) -> list[str]:
@@ -61,7 +70,12 @@ class Backbone:
 
     def with_image_size(self, image_size: int | Sequence[int] | None, crop: bool = True) -> Backbone:
         """Return the same backbone for another image size, or without the crop."""
-        return replace(self, preprocessing=self.preprocessing.with_image_size(image_size, crop))
+        resized = replace(self, preprocessing=self.preprocessing.with_image_size(image_size, crop))
+        size = resized.preprocessing.size
+        if self.network is None or size == self.cut_for:
+            return resized
+        stages = built_once(("resized", *self.identity, size), lambda: _stages_for(self, size))
+        return replace(resized, stages=stages, cut_for=size)
 
 
 def list_backbones(pattern: str = "*") -> list[str]:
@@ -84,9 +98,8 @@ def list_backbones(pattern: str = "*") -> list[str]:
     >>> list_backbones("efficientnet_lite*")
     ['efficientnet_lite0', 'efficientnet_lite1', 'efficientnet_lite2']
     """
-    torchvision_names = [name for name in models.list_models(module=models) if not name.startswith(_TRANSFORMERS)]
-    timm_names = [f"timm/{name}" for family in _TIMM_FAMILIES for name in timm.list_models(module=family)]
-    names = [*_LITE, "shallow_cnn", *torchvision_names, *sorted(timm_names)]
+    timm_names = [f"timm/{name}" for name in timm.list_models()]
+    names = [*_LITE, "shallow_cnn", *models.list_models(module=models), *timm_names]
     return [name for name in names if fnmatch.fnmatchcase(name, pattern)]
 
 
@@ -115,13 +128,14 @@ def backbone_with(
     checksum = weights_checksum(state, architecture_of(name))
 
     def build() -> Backbone:
-        network, _ = _random(name, 0)
-        stages = split_into_stages(network)
+        network, own = _random(name, 0)
+        stages = split_into_stages(network, own.size)
         try:
             stages[:n_stages].load_state_dict(state)
         except RuntimeError as error:
             raise WeightsMismatchError(f"These are not the first {n_stages} stages of {name!r}: {error}") from error
-        return Backbone(name, _frozen(stages), preprocessing, checksum, pretrained)
+        backbone = Backbone(name, _frozen(stages), preprocessing, checksum, pretrained)
+        return _with_network(backbone, network, own.size)
 
     return built_once(("backbone", name, n_stages, checksum, preprocessing, pretrained), build)
 
@@ -141,12 +155,33 @@ def _source(name: str) -> str:
 
 def _build(name: str, weights: str | None, seed: int) -> Backbone:
     network, preprocessing = _with_published_weights(name) if weights == "default" else _random(name, seed)
-    stages = split_into_stages(network)
+    stages = split_into_stages(network, preprocessing.size)
     if weights not in ("default", None):
-        _load_into_stages(network, stages, read_weights(str(weights)), str(weights))
+        state = _in_names_of(network, read_weights(str(weights)))
+        _load_into_stages(network, stages, state, str(weights))
     stages = _frozen(stages)
     checksum = weights_checksum(stages.state_dict(), architecture_of(name))
-    return Backbone(name, stages, preprocessing, checksum, weights is not None, published=weights == "default")
+    backbone = Backbone(name, stages, preprocessing, checksum, weights is not None, published=weights == "default")
+    return _with_network(backbone, network, preprocessing.size)
+
+
+def _with_network(backbone: Backbone, network: nn.Module, size: tuple[int, int]) -> Backbone:
+    """Keep the network beside its stages if they have to be cut anew for another image size."""
+    return replace(backbone, network=network, cut_for=size) if depends_on_size(network) else backbone
+
+
+def _stages_for(backbone: Backbone, size: tuple[int, int]) -> nn.Sequential:
+    """Return the stages of the same network for another image size; position embeddings are interpolated by timm."""
+    network: Any = copy.deepcopy(backbone.network)
+    try:
+        if hasattr(network, "set_input_size"):
+            network.set_input_size(img_size=size)
+        return _frozen(split_into_stages(network, size))
+    except Exception as error:  # networks refuse a size in many ways
+        raise BackboneError(
+            f"{backbone.name!r} cannot take images of {size[0]} × {size[1]} pixels: {str(error).splitlines()[0]} "
+            f"It was pretrained with {backbone.cut_for[0]} × {backbone.cut_for[1]}; image_size=None takes this size."
+        ) from error
 
 
 def _frozen(stages: nn.Sequential) -> nn.Sequential:
@@ -165,8 +200,8 @@ def _architecture(name: str) -> tuple[nn.Module, Preprocessing]:
     timm_name = f"tf_{name}" if name in _LITE else name.removeprefix("timm/")
     if name in _LITE or (name.startswith("timm/") and timm.is_model(timm_name)):
         network = timm.create_model(timm_name)
-        return network, _timm_preprocessing(network)
-    if name in models.list_models(module=models) and not name.startswith(_TRANSFORMERS):
+        return network, timm_preprocessing(network)
+    if name in models.list_models(module=models):
         options = {}
         if name in ("googlenet", "inception_v3"):  # torchvision uses these options for the pretrained weights
             options = {"aux_logits": False, "init_weights": False, "transform_input": True}
@@ -192,7 +227,7 @@ def _with_published_weights(name: str) -> tuple[nn.Module, Preprocessing]:
             published = dict(zip(network.state_dict(), published.values(), strict=True))
     else:
         published = read_weights(fetch_weights(models.get_model_weights(name).DEFAULT.url))
-    _load_into_stages(network, split_into_stages(network), published, name)
+    _load_into_stages(network, split_into_stages(network, preprocessing.size), published, name)
     return network, preprocessing
 
 
@@ -201,7 +236,8 @@ def _timm_pretrained(name: str) -> tuple[nn.Module, Preprocessing]:
         return _architecture(f"timm/{name}")  # raises, with the nearest names
     try:
         with global_generator(0):
-            split_into_stages(_without_values(name))  # says before the download whether the network can be cut
+            empty = _without_values(name)
+            split_into_stages(empty, timm_preprocessing(empty).size)  # raises before the download
             network = timm.create_model(name, pretrained=True)
     except BackboneError:
         raise
@@ -209,7 +245,7 @@ def _timm_pretrained(name: str) -> tuple[nn.Module, Preprocessing]:
         raise WeightsNotFoundError(
             f"timm cannot load the weights of {name!r}: {type(error).__name__}: {error} {OFFLINE_HINT}"
         ) from error
-    return network, _timm_preprocessing(network)
+    return network, timm_preprocessing(network)
 
 
 def _without_values(name: str) -> nn.Module:
@@ -240,7 +276,19 @@ def _load_into_stages(network: nn.Module, stages: nn.Module, state: dict[str, to
     network.load_state_dict({name: state[name] for name in needed if name in state}, strict=False)
 
 
-def _timm_preprocessing(network: nn.Module) -> Preprocessing:
+def _in_names_of(network: nn.Module, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return a state dict with the names and shapes of timm, if its network knows the names of the original authors."""
+    translate = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
+    if translate is None or state.keys() >= network.state_dict().keys():
+        return state
+    try:
+        return dict(translate(dict(state), network))
+    except (KeyError, RuntimeError, ValueError, AttributeError):  # it is no file of the original authors either
+        return state
+
+
+def timm_preprocessing(network: nn.Module) -> Preprocessing:
+    """Return how images were prepared for the weights of a network of timm."""
     config = resolve_data_config(model=network)
     return Preprocessing(
         size=tuple(config["input_size"][1:]),

@@ -12,30 +12,14 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from .._registry import start_clean_after_fork
 from ._backbones import Backbone
-
-POOLINGS = ("avg", "max", "avgmax", "avgstd", "flatten")
-
-
-def pool(maps: torch.Tensor, pooling: str) -> torch.Tensor:
-    """Turn feature maps (n, C, h, w) into vectors: (n, C), for two poolings (n, 2 C), and (n, C h w) for "flatten"."""
-    if pooling == "avg":
-        return maps.mean(dim=(2, 3))
-    if pooling == "max":
-        return maps.amax(dim=(2, 3))
-    if pooling == "avgmax":
-        return torch.cat([maps.mean(dim=(2, 3)), maps.amax(dim=(2, 3))], dim=1)
-    if pooling == "avgstd":
-        maps = maps.float()  # in bfloat16, the deviation of a map that is nearly constant would be lost
-        return torch.cat([maps.mean(dim=(2, 3)), maps.std(dim=(2, 3), correction=0)], dim=1)
-    return maps.flatten(start_dim=1)
-
+from ._layout import NO_TOKENS, pool, tokens_of
 
 @dataclass(frozen=True)
 class Outputs:
     """What a run through the stages returns: pooled features of one or several cuts, or the whole map at one cut."""
 
     cuts: tuple[int, ...]  # how many stages lie before each cut, in ascending order; 0 is the normalised image itself
-    pooling: str | None  # one of `POOLINGS`, with the cuts concatenated; None returns the map at the only cut
+    pooling: str | None  # as `pool` takes it, with the cuts concatenated; None returns the map at the only cut
 
     def feature_counts(self, backbone: Backbone) -> list[int]:
         """Return the number of pooled features at each cut."""
@@ -57,6 +41,7 @@ class CutNetwork(nn.Module):
         self.outputs = outputs
         self.start = start
         self.stages = backbone.stages[start : outputs.cuts[-1]]
+        self.tokens = tokens_of(backbone.stages[start - 1]) if start else NO_TOKENS
         preprocessing = backbone.preprocessing
         mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (preprocessing.mean, preprocessing.std))
         self.register_buffer("scale", 1 / (255 * std))
@@ -71,11 +56,11 @@ class CutNetwork(nn.Module):
         if pooling is None:
             maps: torch.Tensor = self.stages(x)
             return maps.permute(0, 2, 3, 1)
-        pooled = [pool(x, pooling)] if self.start in cuts else []
+        pooled = [pool(x, pooling, self.tokens)] if self.start in cuts else []
         for depth, stage in enumerate(self.stages, start=self.start + 1):
             x = stage(x)
             if depth in cuts:
-                pooled.append(pool(x, pooling))
+                pooled.append(pool(x, pooling, tokens_of(stage)))
         return torch.cat(pooled, dim=1)
 
 
@@ -114,7 +99,7 @@ _counts: dict[tuple[object, ...], list[int]] = {}  # a few numbers per network; 
 def _all_feature_counts(backbone: Backbone, pooling: str) -> list[int]:
     """Return the number of pooled features after each stage, found by running one black image."""
     size = backbone.preprocessing.size
-    if pooling != "flatten":  # with the other poolings, the number does not depend on the size
+    if pooling != "flatten" and backbone.network is None:  # the number does not depend on the size
         size = (min(size[0], 256), min(size[1], 256))
     key = (*backbone.identity, pooling, size)
     if key not in _counts:
@@ -124,6 +109,6 @@ def _all_feature_counts(backbone: Backbone, pooling: str) -> list[int]:
             x = torch.zeros(1, 3, *size)
             for stage in backbone.stages:
                 x = stage(x)
-                counts.append(pool(x, pooling).shape[1])
+                counts.append(pool(x, pooling, tokens_of(stage)).shape[1])
         _counts[key] = counts
     return _counts[key]

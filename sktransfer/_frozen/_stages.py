@@ -1,4 +1,4 @@
-"""Cut a torchvision or timm network into an ordered list of stages that run one after the other.
+"""Cut a network into an ordered list of stages that run one after the other.
 
 A stage ends where the authors of the architecture end one. Examples are a residual layer of ResNet, a block group of
 EfficientNet, and in plain chains (VGG, MobileNetV2) everything up to a downsampling. The stem belongs to the first
@@ -14,25 +14,22 @@ from typing import Any
 import torch
 from torch import nn
 
-from .._exceptions import BackboneError
+from ._tracing import traced_stages
 
 Stages = list[list[nn.Module]]
 
 
-def split_into_stages(network: nn.Module) -> nn.Sequential:
-    """Return the network's convolutional body as ``Sequential(stage1=…, stage2=…, …)``.
+def split_into_stages(network: nn.Module, size: tuple[int, int]) -> nn.Sequential:
+    """Return the network's body as ``Sequential(stage1=…, stage2=…, …)``, for images of this height and width.
 
     The stages share their parameters with `network`. Run in order, they give its last feature map. If the architecture
     normalises or convolves after its global pooling (ConvNeXt, timm's MobileNetV3 and V4), the last stage does so
-    too, and its map is 1 × 1.
+    too, and its map is 1 × 1. Networks of families without a rule here are cut by `traced_stages`.
     """
-    family = type(network).__name__
-    if family not in _FAMILIES:
-        raise BackboneError(
-            f"Cannot cut a {family} into stages. Supported families: {', '.join(sorted(_FAMILIES))}. "
-            "list_backbones() names every network that works."
-        )
-    stages = [nn.Sequential(*modules) for modules in _FAMILIES[family](network)]
+    if depends_on_size(network):
+        stages = traced_stages(network, size)
+    else:
+        stages = [nn.Sequential(*modules) for modules in _FAMILIES[type(network).__name__](network)]
     body = nn.Sequential()
     for number, stage in enumerate(stages, start=1):
         body.add_module(f"stage{number}", stage)
@@ -40,6 +37,11 @@ def split_into_stages(network: nn.Module) -> nn.Sequential:
         if hasattr(module, "inplace"):  # an in-place first layer would overwrite the stored input of a stage
             setattr(module, "inplace", False)  # noqa: B010 - torch's type of an attribute is Tensor | Module
     return body
+
+
+def depends_on_size(network: nn.Module) -> bool:
+    """Tell whether the stages hold for one image size only."""
+    return type(network).__name__ not in _FAMILIES
 
 
 class StandardizedInput(nn.Module):
