@@ -1,4 +1,4 @@
-"""Which of timm's pretrained architectures can be cut into stages, and are features and frozen parts right?
+"""How many of timm's pretrained architectures can be cut into stages, with the right features and frozen parts.
 
 Each architecture of ``timm.list_models(pretrained=True)`` is one cell. Its weights are random, and its images have the
 first of several sizes that it takes. Networks of more than 300 million parameters are cut on torch's meta device, which
@@ -51,7 +51,10 @@ def check(architecture: str) -> Cell:
         size = timm_preprocessing(empty).size
         stages = split_into_stages(empty.eval(), size)
         with torch.no_grad():
-            ours, own = (shapes(stages, size), tuple(own_features(empty, torch.zeros(2, 3, *size, device="meta")).shape))
+            ours, own = (
+                shapes(stages, size),
+                tuple(own_features(empty, torch.zeros(2, 3, *size, device="meta")).shape),
+            )
         assert ours[-1][:2] == own[:2], f"features have the shape {ours[-1]} and not {own}"
         return {"parameters": n_parameters, "stages": len(stages), "size": size[0], "meta": True, **kind(empty, stages)}
     torch.manual_seed(0)
@@ -163,10 +166,14 @@ def report(cells: list[Cell]) -> list[str]:
     good, wrong = [cell for cell in cells if right(cell)], [cell for cell in cells if not right(cell)]
     rows = []
     for cell in wrong:
-        checks = f"difference {cell.get('difference', 0):.1g}, inputs kept: {cell.get('inputs_kept')}, frozen parts kept: {cell.get('frozen_kept')}"
-        rows.append([cell["architecture"], cell.get("fault", checks)])
+        kept = f"inputs kept: {cell.get('inputs_kept')}, frozen parts kept: {cell.get('frozen_kept')}"
+        rows.append([cell["architecture"], cell.get("fault", f"difference {cell.get('difference', 0):.1g}, {kept}")])
     ways = [
-        [way, sum(cell["cut"] == way for cell in good), max((cell.get("difference", 0) for cell in good if cell["cut"] == way), default=0)]
+        [
+            way,
+            sum(cell["cut"] == way for cell in good),
+            max((cell.get("difference", 0) for cell in good if cell["cut"] == way), default=0),
+        ]
         for way in ("by a rule", "by tracing")
     ]
     return [

@@ -485,7 +485,7 @@ class FineTunedCNNClassifier(TakesSettingsAlong, ClassifierMixin, Portable):
             widths = [len(value) for name, value in learned.items() if name.startswith("head.") and value.ndim == 1]
             if widths != [*self.head_hidden, len(self.classes_)]:  # before a changed file makes it build a huge head
                 raise WeightsMismatchError(f"The head has layers of {widths}, not what {self!r} says.")
-            backbone = self._backbone or self._skeleton(0, {})
+            backbone = as_seen(self, self._backbone or self._skeleton(0, {}))
             network = new_network(self, backbone, self.n_frozen_stages_, len(self.classes_), self._seed)
             network.load_state_dict({name: torch.tensor(value) for name, value in learned.items()})
             recipe = resolve_recipe(self, 1, network.keep_statistics)

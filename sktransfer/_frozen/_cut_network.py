@@ -14,6 +14,7 @@ from .._registry import start_clean_after_fork
 from ._backbones import Backbone
 from ._layout import NO_TOKENS, pool, tokens_of
 
+
 @dataclass(frozen=True)
 class Outputs:
     """What a run through the stages returns: pooled features of one or several cuts, or the whole map at one cut."""

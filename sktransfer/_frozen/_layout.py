@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import fx, nn
@@ -11,7 +11,7 @@ from torch import fx, nn
 from .._exceptions import BackboneError
 
 POOLINGS = ("avg", "max", "avgmax", "avgstd", "token", "avg+token", "flatten")
-Steps = list[tuple[str, tuple[object, ...]]]  # methods of a tensor and their arguments
+Steps = list[tuple[str, tuple[Any, ...]]]  # methods of a tensor and their arguments
 
 
 class Tokens(NamedTuple):

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ._tracing import traced_stages
+from ._traced_stages import traced_stages
 
 Stages = list[list[nn.Module]]
 
