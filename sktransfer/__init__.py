@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from ._export._formats import export
     from ._feature_classifier import FeatureClassifier, make_feature_classifier
     from ._features import PretrainedCNNFeatures
-    from ._frozen._backbones import list_backbones
+    from ._frozen._catalogue import list_backbones
     from ._frozen._store import CacheInfo, cache_info, clear_cache, set_cache_limits
     from ._images._bad_images import find_bad_images
     from ._images._duplicates import find_duplicates
@@ -116,7 +116,7 @@ _HOME = {
     "export": "._export._formats",
     "find_bad_images": "._images._bad_images",
     "find_duplicates": "._images._duplicates",
-    "list_backbones": "._frozen._backbones",
+    "list_backbones": "._frozen._catalogue",
     **dict.fromkeys(["load", "save"], "._persistence"),
     **dict.fromkeys(["RankedBackbone", "rank_backbones"], "._strategies._ranking"),
     **dict.fromkeys(["Recommendation", "recommend_strategy"], "._strategies._recommendation"),

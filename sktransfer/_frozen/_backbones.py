@@ -1,15 +1,14 @@
 """Find a backbone by its name, and return its stages, preprocessing and weights.
 
 Backbones come from three sources: sktransfer (the embedded default and a small CNN), torchvision, and timm
-(``"timm/…"``). Only this module uses torchvision's models and timm.
+(``"timm/…"``).
 """
 
 from __future__ import annotations
 
 import copy
-import difflib
-import fnmatch
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,17 +21,17 @@ from timm.data.config import resolve_data_config
 from torch import nn
 from torchvision import models
 
-from .._exceptions import BackboneError, UnknownBackboneError, WeightsMismatchError, WeightsNotFoundError
+from .._exceptions import BackboneError, WeightsMismatchError, WeightsNotFoundError
 from .._protocols import StrPath
 from .._random import global_generator
 from .._registry import built_once
+from ._catalogue import LITE, check_tag, licence_warning, refuse_unknown
 from ._layout import own_pooling
 from ._preprocessing import Preprocessing
 from ._stages import depends_on_size, split_into_stages
 from ._weights import OFFLINE_HINT, embedded_lite_weights, fetch_weights, read_weights, weights_checksum
 
 DEFAULT_BACKBONE = "efficientnet_lite0"
-_LITE = {f"efficientnet_lite{variant}": variant for variant in (0, 1, 2)}
 
 
 @dataclass(frozen=True)
@@ -76,31 +75,6 @@ class Backbone:
             return resized
         stages = built_once(("resized", *self.identity, size), lambda: _stages_for(self, size))
         return replace(resized, stages=stages, cut_for=size)
-
-
-def list_backbones(pattern: str = "*") -> list[str]:
-    """Return the names of all backbones that `PretrainedCNNFeatures` and `FineTunedCNNClassifier` accept.
-
-    Parameters
-    ----------
-    pattern : str, default="*"
-        Shell-style wildcard, such as ``"*resnet*"`` or ``"timm/*"``.
-
-    Returns
-    -------
-    list of str
-        The embedded backbones come first, then torchvision's, then timm's. The weights of torchvision and timm are
-        downloaded when first used. A timm name may carry a tag: ``"timm/resnet18.a1_in1k"``.
-
-    Examples
-    --------
-    >>> from sktransfer import list_backbones
-    >>> list_backbones("efficientnet_lite*")
-    ['efficientnet_lite0', 'efficientnet_lite1', 'efficientnet_lite2']
-    """
-    timm_names = [f"timm/{name}" for name in timm.list_models()]
-    names = [*_LITE, "shallow_cnn", *models.list_models(module=models), *timm_names]
-    return [name for name in names if fnmatch.fnmatchcase(name, pattern)]
 
 
 def load_backbone(name: str = DEFAULT_BACKBONE, weights: StrPath | None = "default", seed: int = 0) -> Backbone:
@@ -148,7 +122,7 @@ def architecture_of(name: str) -> str:
 def _source(name: str) -> str:
     if name == "shallow_cnn":
         return "sktransfer"
-    if name in _LITE or name.startswith("timm/"):
+    if name in LITE or name.startswith("timm/"):
         return f"timm {timm.__version__}"
     return f"torchvision {torchvision.__version__}"
 
@@ -197,8 +171,8 @@ def _architecture(name: str) -> tuple[nn.Module, Preprocessing]:
     """Return the network with random weights, and the preprocessing of its published weights."""
     if name == "shallow_cnn":
         return ShallowCNN(), Preprocessing((64, 64), 1.0, mean=(0.5,) * 3, std=(0.5,) * 3)
-    timm_name = f"tf_{name}" if name in _LITE else name.removeprefix("timm/")
-    if name in _LITE or (name.startswith("timm/") and timm.is_model(timm_name)):
+    timm_name = f"tf_{name}" if name in LITE else name.removeprefix("timm/")
+    if name in LITE or (name.startswith("timm/") and timm.is_model(timm_name)):
         network = timm.create_model(timm_name)
         return network, timm_preprocessing(network)
     if name in models.list_models(module=models):
@@ -206,11 +180,7 @@ def _architecture(name: str) -> tuple[nn.Module, Preprocessing]:
         if name in ("googlenet", "inception_v3"):  # torchvision uses these options for the pretrained weights
             options = {"aux_logits": False, "init_weights": False, "transform_input": True}
         return models.get_model(name, weights=None, **options), _torchvision_preprocessing(name)
-    close = [f"timm/{name}"] if timm.is_model(name) else []  # such as "resnet50.a1_in1k"
-    close += difflib.get_close_matches(name, list_backbones(), n=5)
-    close += [f"timm/{near}" for near in difflib.get_close_matches(name, timm.list_models(), n=2)]
-    hint = f"Did you mean {' or '.join(map(repr, dict.fromkeys(close)))}? " if close else ""
-    raise UnknownBackboneError(f"There is no backbone {name!r}. {hint}list_backbones() returns all names.")
+    raise refuse_unknown(name)
 
 
 def _with_published_weights(name: str) -> tuple[nn.Module, Preprocessing]:
@@ -221,8 +191,8 @@ def _with_published_weights(name: str) -> tuple[nn.Module, Preprocessing]:
     if name.startswith("timm/"):
         return _timm_pretrained(name.removeprefix("timm/"))
     network, preprocessing = _random(name, 0)
-    if name in _LITE:
-        published = read_weights(embedded_lite_weights(_LITE[name]))
+    if name in LITE:
+        published = read_weights(embedded_lite_weights(LITE[name]))
         if name != DEFAULT_BACKBONE:  # these packages use older names than timm, in the same order
             published = dict(zip(network.state_dict(), published.values(), strict=True))
     else:
@@ -233,7 +203,8 @@ def _with_published_weights(name: str) -> tuple[nn.Module, Preprocessing]:
 
 def _timm_pretrained(name: str) -> tuple[nn.Module, Preprocessing]:
     if not timm.is_model(name):
-        return _architecture(f"timm/{name}")  # raises, with the nearest names
+        raise refuse_unknown(f"timm/{name}")
+    check_tag(name)
     try:
         with global_generator(0):
             empty = _without_values(name)
@@ -245,6 +216,9 @@ def _timm_pretrained(name: str) -> tuple[nn.Module, Preprocessing]:
         raise WeightsNotFoundError(
             f"timm cannot load the weights of {name!r}: {type(error).__name__}: {error} {OFFLINE_HINT}"
         ) from error
+    complaint = licence_warning(name)
+    if complaint:
+        warnings.warn(complaint, stacklevel=2)
     return network, timm_preprocessing(network)
 
 
