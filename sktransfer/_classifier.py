@@ -101,6 +101,10 @@ class FineTunedCNNClassifier(TakesSettingsAlong, ClassifierMixin, Portable):
         Whether to use only the central part of an image, as the evaluation of the weights and `PretrainedCNNFeatures`
         do. ``"auto"`` crops if `image_size` is given. If neither is set, the whole image (its central square if it is
         not square) is used at the resolution of pretraining.
+    resize : {"auto", "crop", "pad", "squash"}, default="auto"
+        What to do with images that are not of the shape of the network's input. ``"crop"`` cuts off what does not fit.
+        ``"pad"`` shows the whole image, a long strip too, with the mean colour of pretraining around it. ``"squash"``
+        shows the whole image, distorted. ``"auto"`` is what the weights were trained with, most often ``"crop"``.
     image_shape : tuple of int, default=None
         Shape of one image if `X` holds flat rows, in the form that `numpy.reshape` accepts: ``(8, 8)``,
         ``(32, 32, 3)``, ``(1, -1)``.
@@ -225,6 +229,7 @@ class FineTunedCNNClassifier(TakesSettingsAlong, ClassifierMixin, Portable):
         net_params: dict[str, Any] | None = None,
         image_size: int | Sequence[int] | None = None,
         crop: bool | Auto = "auto",
+        resize: str = "auto",
         image_shape: Sequence[int] | None = None,
         value_range: str | Sequence[float] = "auto",
         precision: str = "float32",
@@ -256,6 +261,7 @@ class FineTunedCNNClassifier(TakesSettingsAlong, ClassifierMixin, Portable):
         self.net_params = net_params
         self.image_size = image_size
         self.crop = crop
+        self.resize = resize
         self.image_shape = image_shape
         self.value_range = value_range
         self.precision = precision

@@ -55,6 +55,10 @@ class PretrainedCNNFeatures(TakesSettingsAlong, TransformerMixin, Portable):
     crop : bool or "auto", default=True
         Whether to use only the central part of an image, as in the evaluation of the weights: most often 224 of 256
         pixels. False without an `image_size` uses all 256. ``"auto"`` crops if `image_size` is given.
+    resize : {"auto", "crop", "pad", "squash"}, default="auto"
+        What to do with images that are not of the shape of the network's input. ``"crop"`` cuts off what does not fit.
+        ``"pad"`` shows the whole image, a long strip too, with the mean colour of pretraining around it. ``"squash"``
+        shows the whole image, distorted. ``"auto"`` is what the weights were trained with, most often ``"crop"``.
     image_shape : tuple of int, default=None
         Shape of one image if `X` holds flat rows, in the form that `numpy.reshape` accepts: ``(8, 8)``,
         ``(32, 32, 3)``, ``(1, -1)``.
@@ -141,6 +145,7 @@ class PretrainedCNNFeatures(TakesSettingsAlong, TransformerMixin, Portable):
         normalize: bool = False,
         image_size: int | Sequence[int] | None = None,
         crop: bool | Auto = True,
+        resize: str = "auto",
         image_shape: Sequence[int] | None = None,
         value_range: str | Sequence[float] = "auto",
         batch_size: int = 32,
@@ -159,6 +164,7 @@ class PretrainedCNNFeatures(TakesSettingsAlong, TransformerMixin, Portable):
         self.normalize = normalize
         self.image_size = image_size
         self.crop = crop
+        self.resize = resize
         self.image_shape = image_shape
         self.value_range = value_range
         self.batch_size = batch_size

@@ -20,6 +20,7 @@ SHARED_CONSTRAINTS: dict[str, list[Any]] = {
     "weights": [str, os.PathLike, None],
     "image_size": [Interval(Integral, 1, None, closed="left"), "array-like", None],
     "crop": ["boolean", StrOptions({"auto"})],
+    "resize": [StrOptions({"auto", "crop", "pad", "squash"})],
     "image_shape": ["array-like", None],
     "value_range": [StrOptions({"auto"}), "array-like"],
     "batch_size": [Interval(Integral, 1, None, closed="left")],
@@ -40,7 +41,7 @@ def as_seen(estimator: ReadsImages, backbone: Backbone) -> Backbone:
     """Return a backbone for images of the size and crop that an estimator's parameters ask for."""
     # If the user sets image_size, showing the whole image would make objects smaller than in pretraining.
     crop = estimator.image_size is not None if estimator.crop == "auto" else estimator.crop
-    return backbone.with_image_size(estimator.image_size, crop)
+    return backbone.with_image_size(estimator.image_size, crop, estimator.resize)
 
 
 def make_extractor(estimator: ReadsImages, backbone: Backbone, *, anew: bool = False) -> Extractor:

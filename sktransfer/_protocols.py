@@ -36,6 +36,7 @@ class ReadsImages(TakesImages, Protocol):
     weights: StrPath | None
     image_size: int | Sequence[int] | None
     crop: bool | Auto
+    resize: str
     batch_size: int
     precision: str
     device: str

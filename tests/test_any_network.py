@@ -10,7 +10,9 @@ import torch
 from torch import nn
 from torchvision import models
 
-from sktransfer import BackboneError, FineTunedCNNClassifier, PretrainedCNNFeatures, load, save
+from sktransfer import BackboneError, FineTunedCNNClassifier, GradCAMDisplay, PretrainedCNNFeatures, load, save
+from sktransfer._displays._grad_cam import _deepest_map
+from sktransfer._finetuning._network import whole_network
 from sktransfer._frozen._backbones import load_backbone
 from sktransfer._frozen._cut_network import CutNetwork, Outputs
 from sktransfer._frozen._layout import Tokens, layout_of, own_pooling, pool, run_steps, tokens_of
@@ -294,3 +296,15 @@ def test_only_the_chosen_parameters_are_trained(photos, backbone, tune):
     assert changed <= expected
     assert len(changed) > len(expected) / 2  # some gradients are zero
     assert not torch.equal(before.head[-1].weight, after.head[-1].weight)
+
+
+def test_heat_maps_of_a_transformer_lie_on_the_grid_of_its_patches(photos):
+    pytest.importorskip("captum")
+    X, y = photos
+    clf = FineTunedCNNClassifier(**TINY, freeze="all", max_epochs=1, random_state=0).fit(X, y)
+    display = GradCAMDisplay.from_estimator(clf, X[:2])
+    assert display.heatmaps.shape == (2, 64, 64)
+    assert (display.heatmaps >= 0).all()
+    network = whole_network(clf, clf._fitted_backbone().with_image_size(64))
+    depth = _deepest_map(network, np.zeros((1, 64, 64, 3), np.uint8))
+    assert depth < len(network.body.stages)  # in the last stage, the logits depend on the class token alone

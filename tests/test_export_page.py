@@ -116,15 +116,23 @@ def test_files_that_are_no_images_get_a_message(browser, tmp_path):
 @pytest.mark.parametrize("interpolation", ["nearest", "box", "bilinear", "bicubic", "lanczos"])
 def test_images_are_prepared_as_pillow_does(browser, interpolation):
     cases = []
-    for size, shape, fraction, squash in [
-        ((28, 28), (97, 61), 0.875, False),
-        ((28, 28), (33, 400), 0.9, False),
-        ((24, 40), (130, 77), 1.0, False),
-        ((32, 32), (300, 35), 0.95, True),  # more than twice as much is lost in height: Pillow turns the passes round
-        ((40, 40), (20, 23), 1.0, False),
-        ((31, 31), (31, 44), 1.0, False),
+    for size, shape, fraction, resize in [
+        ((28, 28), (97, 61), 0.875, "crop"),
+        ((28, 28), (33, 400), 0.9, "crop"),
+        ((24, 40), (130, 77), 1.0, "crop"),
+        ((32, 32), (300, 35), 1.0, "pad"),
+        ((33, 20), (35, 300), 1.0, "pad"),
+        ((20, 32), (77, 61), 1.0, "pad"),
+        (
+            (32, 32),
+            (300, 35),
+            0.95,
+            "squash",
+        ),  # more than twice as much is lost in height: Pillow turns its passes
+        ((40, 40), (20, 23), 1.0, "crop"),
+        ((31, 31), (31, 44), 1.0, "crop"),
     ]:
-        cases.append((Preprocessing(size, fraction, interpolation, squash=squash), noise(*shape, 3, seed=shape[0])))
+        cases.append((Preprocessing(size, fraction, interpolation, resize=resize), noise(*shape, 3, seed=shape[0])))
     asked = [
         {
             "data": base64.b64encode(image.tobytes()).decode(),
@@ -134,6 +142,7 @@ def test_images_are_prepared_as_pillow_does(browser, interpolation):
                 "resize": how.resized_to,
                 "crop": how.size,
                 "resize_mode": how.resize_mode,
+                "fill": how.fill,
                 "interpolation": interpolation,
             },
         }

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from timm.data.transforms_factory import transforms_imagenet_eval
 from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms._presets import ImageClassification
@@ -50,7 +50,7 @@ def test_equals_torchvision(size, crop, whole):
 def test_equals_timm(size, options):
     img_size, crop_pct, mode, interpolation = options
     target = (img_size, img_size) if isinstance(img_size, int) else img_size
-    preprocessing = Preprocessing(target, crop_pct, interpolation, squash=mode == "squash")
+    preprocessing = Preprocessing(target, crop_pct, interpolation, resize="squash" if mode == "squash" else "crop")
     transform = transforms_imagenet_eval(img_size, crop_pct=crop_pct, crop_mode=mode, interpolation=interpolation)
     expected = transform(Image.fromarray(photo(*size)))
     torch.testing.assert_close(normalised(preprocessing.canvas(photo(*size)), preprocessing), expected)
@@ -78,6 +78,24 @@ def test_without_the_crop_a_size_of_ones_own_holds_the_whole_image():
     original = Preprocessing((224, 224), 0.875)
     assert original.with_image_size(96, crop=False) == Preprocessing((96, 96), 1.0)
     assert original.with_image_size(96, crop=False).canvas(photo(96, 96)).tolist() == photo(96, 96).tolist()
+
+
+@pytest.mark.parametrize("size", [(300, 200), (200, 300), (64, 640), (640, 64), (96, 64), (37, 41)])
+@pytest.mark.parametrize("image_size", [(96, 96), (64, 97)])
+def test_pad_shows_the_whole_image_as_pillow_does(size, image_size):
+    preprocessing = Preprocessing((224, 224), 0.875, "bicubic").with_image_size(image_size, resize="pad")
+    image = Image.fromarray(photo(*size))
+    colour = tuple(round(255 * value) for value in preprocessing.mean)
+    expected = ImageOps.pad(image, image_size[::-1], Image.Resampling.BICUBIC, color=colour)
+    np.testing.assert_array_equal(preprocessing.canvas(photo(*size)), np.asarray(expected))
+
+
+def test_squash_shows_the_whole_image():
+    preprocessing = Preprocessing((224, 224), 0.875, "bilinear").with_image_size(96, crop=True, resize="squash")
+    expected = Image.fromarray(photo(64, 640)).resize((96, 96), Image.Resampling.BILINEAR)
+    np.testing.assert_array_equal(preprocessing.canvas(photo(64, 640)), np.asarray(expected))
+    siglip = Preprocessing((224, 224), 0.9, resize="squash")
+    assert siglip.with_image_size(None, resize="crop").resize_mode == "shorter side"
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 500), (500, 1), (3, 2)])

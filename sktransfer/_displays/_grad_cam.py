@@ -11,6 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from .._finetuning._network import whole_network
 from .._frozen._engines import CACHED_IMAGES, resolve_device
+from .._frozen._layout import tokens_of
 from .._optional import require
 from .._parameters import as_seen, make_extractor, resolve_stage
 from .._protocols import Tuned
@@ -213,23 +214,33 @@ def grad_cam(network: Any, depth: int, canvases: torch.Tensor, targets: torch.Te
     inputs = canvases.float().requires_grad_()
     method = attr.LayerGradCam(network, network.body.stages[depth - 1])
     maps = method.attribute(inputs, targets, relu_attributions=True)
+    tokens = tokens_of(network.body.stages[depth - 1])
+    if tokens.n_prefix:
+        maps = maps[:, :, tokens.n_prefix :].unflatten(2, tokens.grid)[..., 0]
     size = tuple(canvases.shape[1:3])
     large: torch.Tensor = attr.LayerAttribution.interpolate(maps, size, interpolate_mode="bilinear")
     return large[:, 0].detach()
 
 
 def _deepest_map(network: Any, canvas: np.ndarray) -> int:
-    """Return the last stage, counted from 1, whose map has more than one place."""
-    sizes: list[int] = []
+    """Return the last stage, counted from 1, whose map has more than one place on which the logits depend.
+
+    If the class token is pooled, the logits depend on no other token of the last stages.
+    """
+    maps: list[torch.Tensor] = []
     hooks = [
-        stage.register_forward_hook(lambda module, inputs, output: sizes.append(output[0, 0].numel()))
-        for stage in network.body.stages
+        stage.register_forward_hook(lambda module, inputs, output: maps.append(output)) for stage in network.body.stages
     ]
-    with torch.no_grad():
-        network(torch.from_numpy(canvas).to(network.body.scale.device))
+    inputs = torch.from_numpy(canvas).to(network.body.scale.device).float().requires_grad_()
+    logits = network(inputs)
     for hook in hooks:
         hook.remove()
-    return max((depth for depth, size in enumerate(sizes, start=1) if size > 1), default=1)
+    gradients = torch.autograd.grad(logits.max(), maps)
+    places = [
+        gradient[:, :, tokens_of(stage).n_prefix :].abs().sum(dim=1)
+        for stage, gradient in zip(network.body.stages, gradients, strict=True)
+    ]
+    return max((depth for depth, place in enumerate(places, start=1) if place.numel() > 1 and place.any()), default=1)
 
 
 def _columns(targets: Any, classes: np.ndarray, n_images: int) -> np.ndarray | None:

@@ -55,6 +55,7 @@ def steps_of(preprocessing: Preprocessing) -> dict[str, Any]:
         "layout": "height, width, channel",
         "resize": [target_height, target_width],  # see resize_mode
         "resize_mode": preprocessing.resize_mode,
+        "fill": list(preprocessing.fill),  # the colour around the image, if resize_mode is "fit"
         "interpolation": preprocessing.interpolation,
         "antialias": preprocessing.interpolation != "nearest",
         "crop": [height, width],

@@ -124,8 +124,26 @@ function prepared(image, how) {
     if (image.height <= image.width) width = Math.trunc((targetHeight * image.width) / image.height);
     else height = Math.trunc((targetWidth * image.height) / image.width);
   }
+  if (how.resize_mode === "fit") return padded(image, how);
   const window = { top: half(height - cropHeight), left: half(width - cropWidth), width: cropWidth, height: cropHeight };
   return resized(image, width, height, window, how.interpolation).data;
+}
+
+/** Resize an RGB image so that it fits, and put it into the middle of an area of one colour. */
+function padded(image, how) {
+  const [areaHeight, areaWidth] = how.crop;
+  let width = areaWidth, height = areaHeight;
+  if (image.width * areaHeight > image.height * areaWidth) {
+    height = Math.max(1, evenly((image.height / image.width) * areaWidth));
+  } else width = Math.max(1, evenly((image.width / image.height) * areaHeight));
+  const small = resized(image, width, height, { top: 0, left: 0, width, height }, how.interpolation).data;
+  const area = new Uint8Array(areaHeight * areaWidth * 3);
+  for (let i = 0; i < area.length; i++) area[i] = how.fill[i % 3];
+  const top = half(areaHeight - height), left = half(areaWidth - width);
+  for (let y = 0; y < height; y++) {
+    area.set(small.subarray(y * width * 3, (y + 1) * width * 3), ((top + y) * areaWidth + left) * 3);
+  }
+  return area;
 }
 
 /** Round to the nearest integer, and a half to the even one. */

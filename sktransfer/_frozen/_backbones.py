@@ -67,9 +67,11 @@ class Backbone:
         """The names of the stages, in order."""
         return [name for name, _ in self.stages.named_children()]
 
-    def with_image_size(self, image_size: int | Sequence[int] | None, crop: bool = True) -> Backbone:
-        """Return the same backbone for another image size, or without the crop."""
-        resized = replace(self, preprocessing=self.preprocessing.with_image_size(image_size, crop))
+    def with_image_size(
+        self, image_size: int | Sequence[int] | None, crop: bool = True, resize: str = "auto"
+    ) -> Backbone:
+        """Return the same backbone for another image size, or without the crop, or for images resized otherwise."""
+        resized = replace(self, preprocessing=self.preprocessing.with_image_size(image_size, crop, resize))
         size = resized.preprocessing.size
         if self.network is None or size == self.cut_for:
             return resized
@@ -270,7 +272,7 @@ def timm_preprocessing(network: nn.Module) -> Preprocessing:
         interpolation=config["interpolation"],
         mean=tuple(config["mean"]),
         std=tuple(config["std"]),
-        squash=config["crop_mode"] == "squash",
+        resize="squash" if config["crop_mode"] == "squash" else "crop",
     )
 
 

@@ -24,15 +24,22 @@ class Preprocessing:
     interpolation: str = "bilinear"  # as `resize` takes it
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)  # of each channel (RGB), for values in [0, 1]
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
-    squash: bool = False  # True resizes the image to the aspect ratio of the target; False keeps the image's own
+    resize: str = "crop"  # what happens to what does not fit: "crop" cuts it off, "squash" distorts, "pad" fills up
 
-    def with_image_size(self, image_size: int | Sequence[int] | None, crop: bool = True) -> Preprocessing:
+    def with_image_size(
+        self, image_size: int | Sequence[int] | None, crop: bool = True, resize: str = "auto"
+    ) -> Preprocessing:
         """Return the same preprocessing for another canvas size; the size before the crop changes in proportion.
 
         With ``crop=False``, only what does not fit the aspect ratio of `size` is cut off. If `image_size` is None too,
-        the canvas gets the size that images have before the crop, so that the scale stays that of pretraining.
+        the canvas gets the size that images have before the crop, so that the scale stays that of pretraining. If
+        `resize` is "pad" or "squash", the canvas shows the whole image.
         """
         whole = self if crop else replace(self, size=self.resized_to, crop_fraction=1.0)
+        if resize in ("pad", "squash"):
+            whole = replace(whole, resize=resize, crop_fraction=1.0)
+        elif resize == "crop":
+            whole = replace(whole, resize=resize)
         if image_size is None:
             return whole
         height, width = np.broadcast_to(image_size, 2)
@@ -50,12 +57,18 @@ class Preprocessing:
         """How the image is resized to `resized_to`.
 
         ``"exact"`` gives it this size. ``"cover"`` keeps its aspect ratio, and it just covers this size. With
-        ``"shorter side"`` its shorter side gets this size, and the other side is rounded down.
+        ``"shorter side"`` its shorter side gets this size, and the other side is rounded down. With ``"fit"`` it just
+        fits into this size, in the middle, and the rest is filled with `fill`.
         """
-        if self.squash:
-            return "exact"
+        if self.resize != "crop":
+            return {"squash": "exact", "pad": "fit"}[self.resize]
         height, width = self.resized_to
         return "shorter side" if height == width else "cover"
+
+    @property
+    def fill(self) -> tuple[int, ...]:
+        """The mean colour of pretraining, uint8, which the network sees as zero."""
+        return tuple(round(255 * value) for value in self.mean)
 
     @property
     def in_words(self) -> str:
@@ -65,6 +78,8 @@ class Preprocessing:
             "shorter side": f"resize the image so that its shorter side has {whole_height} pixels",
             "cover": f"resize the image so that it just covers {whole_height} × {whole_width} pixels",
             "exact": f"resize the image to {whole_height} × {whole_width} pixels",
+            "fit": f"resize the image so that it just fits into {whole_height} × {whole_width} pixels, and put it into "
+            f"the middle of an area of this size and of the colour {self.fill}",
         }[self.resize_mode]
         antialias = "" if self.interpolation == "nearest" else ", antialiased as Pillow does it"
         return (
@@ -81,6 +96,12 @@ class Preprocessing:
     def canvas(self, image: np.ndarray) -> np.ndarray:
         """Resize and crop one uint8 image of shape (H, W, 3) to the uint8 canvas of shape (*size, 3)."""
         whole = self._resized(*image.shape[:2])
+        if self.resize == "pad":
+            canvas = np.empty((*self.size, 3), np.uint8)
+            canvas[:] = self.fill
+            top, left = (round((self.size[axis] - whole[axis]) / 2) for axis in (0, 1))
+            canvas[top : top + whole[0], left : left + whole[1]] = resize(image, whole, self.interpolation)
+            return canvas
         top, left = (round((whole[axis] - self.size[axis]) / 2) for axis in (0, 1))
         return resize(image, whole, self.interpolation, crop=(top, left, *self.size))
 
@@ -89,6 +110,10 @@ class Preprocessing:
         target_h, target_w = self.resized_to
         if self.resize_mode == "exact":
             return target_h, target_w
+        if self.resize_mode == "fit":
+            if width * target_h > height * target_w:  # as Pillow's ImageOps.pad does
+                return max(1, round(height / width * target_w)), target_w
+            return target_h, max(1, round(width / height * target_h))
         if self.resize_mode == "cover":  # as timm's ResizeKeepRatio does
             ratio = min(height / target_h, width / target_w)
             return round(height / ratio), round(width / ratio)
