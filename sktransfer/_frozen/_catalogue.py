@@ -80,7 +80,8 @@ def check_tag(name: str) -> None:
 
 def licence_warning(name: str) -> str | None:
     """Return what to say about the licence of timm's weights of this name, without its prefix; None if nothing."""
-    licence = timm.get_pretrained_cfg(name).license
+    config = timm.get_pretrained_cfg(name)
+    licence = config and config.license
     if licence not in _NOT_COMMERCIAL:
         return None
     return (
