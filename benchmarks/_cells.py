@@ -42,6 +42,14 @@ class Benchmark:
     note: str = ""
     defaults: Cell | Callable[..., Cell] = field(default_factory=dict)  # what results depend on; may depend on settings
 
+    def __post_init__(self) -> None:
+        """Set where results and report are kept, unless `main` is told another folder."""
+        self._keep_in(None)
+
+    def _keep_in(self, out: Path | None) -> None:
+        self.results_file = (out or ROOT / "benchmarks" / "results") / f"{Path(self.script).stem}.jsonl"
+        self.report_file = (out or ROOT / "docs" / "benchmarks") / f"{Path(self.script).stem}.md"
+
     def main(self, argv: Sequence[str] | None = None) -> None:
         """Measure the cells that are not finished, and write the report."""
         parser = argparse.ArgumentParser(description=self.doc, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -52,9 +60,7 @@ class Benchmark:
         parser.add_argument("--out", type=Path, help="the folder for results and report")
         parser.add_argument("--remark", default="", help="kept with each cell, such as what else the machine is doing")
         options = parser.parse_args(argv)
-        out = options.out or (Path(tempfile.mkdtemp()) if options.tiny else None)
-        self.results_file = (out or ROOT / "benchmarks" / "results") / f"{Path(self.script).stem}.jsonl"
-        self.report_file = (out or ROOT / "docs" / "benchmarks") / f"{Path(self.script).stem}.md"
+        self._keep_in(options.out or (Path(tempfile.mkdtemp()) if options.tiny else None))
         self.results_file.parent.mkdir(parents=True, exist_ok=True)
         plan, keys = self.plan(options.tiny), {each.partition("=")[0] for each in options.only}
         chosen = [cell for cell in plan if all(f"{key}={cell.get(key)}" in options.only for key in keys)]
@@ -99,7 +105,13 @@ class Benchmark:
             for cell in cells
             for now in [self._defaults_now(cell["settings"])]
             for name, value in cell["defaults"].items()
-            if repr(now.get(name, "gone")) != repr(value)  # nan differs from itself
+            if _owner(name) in map(_owner, now)
+            and repr(now.get(name, "gone")) != repr(value)  # nan differs from itself
+        )
+        gone = Counter(
+            owner
+            for cell in cells
+            for owner in set(map(_owner, cell["defaults"])) - set(map(_owner, self._defaults_now(cell["settings"])))
         )
         dates, commits = sorted(cell["date"] for cell in cells), dict.fromkeys(cell["commit"] for cell in cells)
         lines = [f"# {self.title}\n", f"`python benchmarks/{Path(self.script).name}`. {self.note}".strip(), ""]
@@ -107,13 +119,20 @@ class Benchmark:
         if cells:
             lines += [f"Machine (cells): {'; '.join(f'{name} ({n})' for name, n in machines.items())}."]
             lines += [f"Commit: {', '.join(commits)}. Date: {' to '.join(dict.fromkeys([dates[0], dates[-1]]))}.\n"]
-        if changes:
+        if changes or gone:
             lines += ["**Warning: some results are older than the defaults that they measure.**\n"]
-            lines += [*(f"- {change} (in {n} of {len(cells)} cells)" for change, n in changes.items()), ""]
+            lines += [f"- {change} (in {n} of {len(cells)} cells)" for change, n in changes.items()]
+            lines += [f"- `{owner}` is gone (in {n} of {len(cells)} cells)" for owner, n in gone.items()]
+            lines += [""]
         lines += self.report([cell["settings"] | cell["results"] for cell in cells]) if cells else []
         text = "\n".join(lines).rstrip() + "\n"
         self.report_file.write_text(text)
         print(f"{text}\nThis is in {self.report_file}, the results are in {self.results_file}.")
+
+
+def _owner(default: str) -> str:
+    """Return whose default value this is."""
+    return default.partition(".")[0]
 
 
 def _key(settings: Cell) -> str:

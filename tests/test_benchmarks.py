@@ -129,6 +129,9 @@ def test_results_that_are_older_than_a_default_carry_a_warning(benchmark, tmp_pa
     warning = "`f.power` was 2 and is now 3 (in 1 of 1 cells)"
     assert warning in capsys.readouterr().out
     assert warning in (tmp_path / "squares.md").read_text()
+    benchmark.defaults = {"g.power": 3}
+    benchmark.main(["--out", str(tmp_path), "--report"])
+    assert "`f` is gone (in 1 of 1 cells)" in (tmp_path / "squares.md").read_text()
 
 
 def test_cells_are_chosen_by_their_settings(benchmark, tmp_path, capsys):
