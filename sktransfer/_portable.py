@@ -7,6 +7,7 @@ activations and the number of threads belong to the machine, so `load` sets them
 
 from __future__ import annotations
 
+import inspect
 import os
 import warnings
 from collections.abc import Iterator
@@ -107,10 +108,13 @@ class Portable(BaseEstimator):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         place = _place.get() or {}
+        parameters = inspect.signature(type(self)).parameters.values()
+        # Files of earlier versions lack parameters that came later.
+        state = {parameter.name: parameter.default for parameter in parameters} | state
         state = state | {name: value for name, value in place.items() if name in state}
         frozen = state.pop("_frozen_weights", None)
         if "_preprocessing" in state:
-            state["_preprocessing"] = Preprocessing(**state["_preprocessing"])
+            state["_preprocessing"] = Preprocessing.from_dict(state["_preprocessing"])
         super().__setstate__(state)
         try:
             resolve_device(state["device"])

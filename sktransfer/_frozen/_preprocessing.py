@@ -7,8 +7,9 @@ and dividing by the deviation is the first step of the network (`CutNetwork`), w
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -25,6 +26,14 @@ class Preprocessing:
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)  # of each channel (RGB), for values in [0, 1]
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
     resize: str = "crop"  # what happens to what does not fit: "crop" cuts it off, "squash" distorts, "pad" fills up
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> Preprocessing:
+        """Return the preprocessing of a model file. Earlier ones hold `squash`, True or False, instead of `resize`."""
+        fields = dict(fields)
+        if "squash" in fields:
+            fields["resize"] = "squash" if fields.pop("squash") else "crop"
+        return cls(**fields)
 
     def with_image_size(
         self, image_size: int | Sequence[int] | None, crop: bool = True, resize: str = "auto"
