@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_softmax
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
-from sklearn.model_selection import StratifiedKFold, check_cv
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, check_cv
 from sklearn.pipeline import FeatureUnion
 from sklearn.utils import gen_batches, get_tags
 from sklearn.utils.validation import check_is_fitted
@@ -127,7 +127,7 @@ class FeatureClassifier(ClassifierMixin, BaseEstimator):
         sample_weight : array-like of shape (n_images,), default=None
             How much each image counts.
         groups : array-like of shape (n_images,), default=None
-            Passed to `cv`, if that is a splitter which keeps groups together.
+            Images of one group are held out together, if `cv` is a number or a splitter which keeps groups together.
 
         Returns
         -------
@@ -263,10 +263,11 @@ class FeatureClassifier(ClassifierMixin, BaseEstimator):
         """Return the rows that the choice is made on, and folds, which hold positions among these rows."""
         cv, counts = self.cv, np.bincount(codes)
         if isinstance(cv, Integral):
-            n_folds = min(int(cv), int(counts.max()))
+            n_groups = len(codes) if groups is None else len(np.unique(groups))
+            n_folds = min(int(cv), int(counts.max()), n_groups)
             if n_folds < 2:
                 return np.arange(len(codes)), []
-            cv = StratifiedKFold(n_folds)
+            cv = StratifiedKFold(n_folds) if groups is None else StratifiedGroupKFold(n_folds)
         with warnings_ignored("sklearn"):  # it warns of classes with fewer images than folds
             folds = list(check_cv(cv, codes, classifier=True).split(codes, codes, groups))
         searched = min(max(_LEAST_SEARCHED, _SEARCHED_OF_A_CLASS * len(counts)), _MOST_SEARCHED)

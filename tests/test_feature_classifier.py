@@ -220,6 +220,19 @@ def test_weights_of_zero():
     assert np.isfinite(list(clf.log_losses_.values())).all()
 
 
+def test_groups_are_kept_together_whatever_cv_is():
+    """Every image is there twice, so a copy that is held out alone is recognised."""
+    rng = np.random.default_rng(0)
+    copies, answers = np.vstack([rng.normal(size=(60, 80))] * 2), np.hstack([np.arange(60) % 2] * 2)
+    clf = FeatureClassifier(Given(), Cs=(10, 100))
+    leaking = clf.fit(copies, answers).log_losses_
+    apart = clf.fit(copies, answers, groups=np.arange(120) % 60).log_losses_
+    assert min(leaking[1]) < 0.5
+    assert min(apart[1]) > 0.6
+    few = clf.fit(copies, answers, groups=np.arange(120) // 40)  # fewer groups than folds
+    assert few.log_losses_
+
+
 def test_groups_are_kept_together():
     groups = np.arange(60) // 6
     clf = FeatureClassifier(Given(), cv=GroupKFold(5)).fit(X.reshape(60, -1), Y, groups=groups)

@@ -14,6 +14,7 @@ from processes import fresh
 from sktransfer import (
     FineTunedCNNClassifier,
     GradCAMDisplay,
+    make_feature_classifier,
 )
 from sktransfer._finetuning._network import whole_network
 from sktransfer._parameters import resolve_backbone
@@ -220,6 +221,8 @@ def test_grad_cam_shows_what_the_network_sees():
 
 
 def test_grad_cam_says_what_is_wrong(scratch):
+    with pytest.raises(TypeError, match="draws a FineTunedCNNClassifier.*got a FeatureClassifier"):
+        GradCAMDisplay.from_estimator(make_feature_classifier(), [])
     with pytest.raises(NotFittedError):
         GradCAMDisplay.from_estimator(FineTunedCNNClassifier(), DIGITS[:1])
     with pytest.raises(ValueError, match="'three', which is no class"):

@@ -124,6 +124,11 @@ class GradCAMDisplay:
         display : GradCAMDisplay
             It holds what was drawn.
         """
+        if not hasattr(estimator, "freeze"):
+            raise TypeError(
+                f"GradCAMDisplay draws a FineTunedCNNClassifier, whose head is part of the network; got a "
+                f"{type(estimator).__name__}. FineTunedCNNClassifier(freeze='all') trains such a head in seconds."
+            )
         check_is_fitted(estimator, "net_")
         images = check_images(estimator, X, reset=False)
         backbone = as_seen(estimator, estimator._fitted_backbone())
