@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import threading
 
 import numpy as np
 import pytest
@@ -308,3 +309,53 @@ def test_heat_maps_of_a_transformer_lie_on_the_grid_of_its_patches(photos):
     network = whole_network(clf, clf._fitted_backbone().with_image_size(64))
     depth = _deepest_map(network, np.zeros((1, 64, 64, 3), np.uint8))
     assert depth < len(network.body.stages)  # in the last stage, the logits depend on the class token alone
+
+
+def test_other_threads_may_run_networks_while_one_is_cut():
+    """torch.fx intercepts the calls of all threads."""
+    running, faults, n_runs = threading.Event(), [], 0
+    running.set()
+    other = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3)).eval()
+
+    def run():
+        nonlocal n_runs
+        while running.is_set():
+            try:
+                other(torch.zeros(1, 3, 16, 16))
+                n_runs += 1
+            except Exception as error:  # kept for the assertion
+                faults.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    for _ in range(5):
+        assert len(split_into_stages(timm.create_model("test_vit"), (160, 160))) > 1
+    running.clear()
+    thread.join()
+    assert not faults
+    assert n_runs > 0
+
+
+def test_weights_of_another_image_size_are_interpolated_as_timm_does(tmp_path):
+    torch.manual_seed(0)
+    network = timm.create_model("test_vit", img_size=96)
+    torch.save(network.state_dict(), tmp_path / "small.pth")
+    state = load_backbone("timm/test_vit", tmp_path / "small.pth").network.state_dict()
+    network.set_input_size(img_size=(160, 160))
+    for name, value in network.state_dict().items():
+        if not name.startswith("head."):  # the stages do not need it
+            torch.testing.assert_close(state[name], value)
+
+
+def test_weights_with_the_names_of_the_original_authors_are_read(tmp_path):
+    """DINOv2's own files have a mask token, another name for the register tokens, and a position of the class token."""
+    torch.manual_seed(0)
+    theirs = dict(timm.create_model("vit_small_patch14_reg4_dinov2").state_dict())
+    registers, patches, position = theirs.pop("reg_token"), theirs["pos_embed"], torch.randn(1, 1, 384)
+    theirs |= {"register_tokens": registers, "pos_embed": torch.cat([position, patches], dim=1)}
+    theirs["mask_token"] = torch.zeros(1, 384)
+    torch.save(theirs, tmp_path / "dinov2.pth")
+    state = load_backbone("timm/vit_small_patch14_reg4_dinov2", tmp_path / "dinov2.pth").network.state_dict()
+    torch.testing.assert_close(state["reg_token"], registers)
+    torch.testing.assert_close(state["pos_embed"], patches)
+    torch.testing.assert_close(state["cls_token"], theirs["cls_token"] + position)

@@ -133,8 +133,7 @@ def _build(name: str, weights: str | None, seed: int) -> Backbone:
     network, preprocessing = _with_published_weights(name) if weights == "default" else _random(name, seed)
     stages = split_into_stages(network, preprocessing.size)
     if weights not in ("default", None):
-        state = _in_names_of(network, read_weights(str(weights)))
-        _load_into_stages(network, stages, state, str(weights))
+        _load_into_stages(network, stages, read_weights(str(weights)), str(weights))
     stages = _frozen(stages)
     checksum = weights_checksum(stages.state_dict(), architecture_of(name))
     backbone = Backbone(name, stages, preprocessing, checksum, weights is not None, published=weights == "default")
@@ -237,9 +236,10 @@ def _load_into_stages(network: nn.Module, stages: nn.Module, state: dict[str, to
     """Load the weights that the stages need; the original head may be present, missing, or of another size."""
     of_stages = {id(tensor) for tensor in stages.state_dict(keep_vars=True).values()}
     needed = {name: value for name, value in network.state_dict(keep_vars=True).items() if id(value) in of_stages}
-    # Old files lack the counters of BatchNorm, which are not used in eval mode.
-    missing = [name for name in needed if name not in state and not name.endswith("num_batches_tracked")]
-    misshapen = [name for name in needed if name in state and state[name].shape != needed[name].shape]
+    missing, misshapen = _faults(needed, state)
+    if missing or misshapen:
+        state = _as_timm_names_them(network, state)
+        missing, misshapen = _faults(needed, state)
     if missing or misshapen:
         wrong = missing or [
             f"{name} is {tuple(state[name].shape)}, not {tuple(needed[name].shape)}" for name in misshapen
@@ -252,14 +252,22 @@ def _load_into_stages(network: nn.Module, stages: nn.Module, state: dict[str, to
     network.load_state_dict({name: state[name] for name in needed if name in state}, strict=False)
 
 
-def _in_names_of(network: nn.Module, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Return a state dict with the names and shapes of timm, if its network knows the names of the original authors."""
+def _faults(needed: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor]) -> tuple[list[str], list[str]]:
+    """Return the names that a state dict lacks, and those whose shape differs."""
+    # Old files lack the counters of BatchNorm, which are not used in eval mode.
+    missing = [name for name in needed if name not in state and not name.endswith("num_batches_tracked")]
+    return missing, [name for name in needed if name in state and state[name].shape != needed[name].shape]
+
+
+def _as_timm_names_them(network: nn.Module, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return a state dict with timm's names and shapes, if timm knows those of the original authors or of another size.
+
+    For instance, embeddings of positions are interpolated.
+    """
     translate = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
-    if translate is None or state.keys() >= network.state_dict().keys():
-        return state
     try:
-        return dict(translate(dict(state), network))
-    except (KeyError, RuntimeError, ValueError, AttributeError):  # it is no file of the original authors either
+        return state if translate is None else dict(translate(dict(state), network))
+    except (KeyError, RuntimeError, ValueError, AttributeError):  # timm does not know them
         return state
 
 

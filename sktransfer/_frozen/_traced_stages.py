@@ -193,7 +193,6 @@ def _part(computation: Computation, start: _Cut, end: _Cut) -> fx.GraphModule:
     found = {start.node: apply_steps(graph, x, start.layout.to_own)}
     needed = _needed(computation, start.node, end.node)
     attributes: dict[str, Any] = {}
-
     for node in computation.nodes:
         if node not in needed:
             continue

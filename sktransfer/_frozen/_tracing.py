@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import operator
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -175,14 +176,20 @@ class Tracer(fx.Tracer):
         self.opaque = tuple(timm_fx.get_notrace_modules())
         self.values: dict[fx.Node, Any] = {}
         self.is_computing = False  # meanwhile nothing is recorded
+        self.thread = threading.get_ident()
+
+    @property
+    def is_recording(self) -> bool:
+        """Whether a call is part of the network's code; `torch.fx` intercepts the calls of all threads."""
+        return not self.is_computing and threading.get_ident() == self.thread
 
     def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
         """Record the call of a module, or what it calls."""
-        return forward(*args, **kwargs) if self.is_computing else super().call_module(m, forward, args, kwargs)
+        return super().call_module(m, forward, args, kwargs) if self.is_recording else forward(*args, **kwargs)
 
     def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
         """Record the use of a parameter."""
-        return attr_val if self.is_computing else super().getattr(attr, attr_val, parameter_proxy_cache)
+        return super().getattr(attr, attr_val, parameter_proxy_cache) if self.is_recording else attr_val
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         """Tell whether a call of this module is one step of the graph."""
@@ -232,6 +239,7 @@ class Tracer(fx.Tracer):
 
 
 def holds_tensors(value: Any) -> bool:
+    """Tell whether a value is a tensor, or a container with one."""
     if isinstance(value, (list, tuple)):
         return any(holds_tensors(each) for each in value)
     if isinstance(value, dict):
