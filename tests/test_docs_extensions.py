@@ -81,3 +81,11 @@ def test_links_to_files_become_links_of_the_site():
         "[d](https://x.org/a.md)",
         "[e](none.md)",
     ]
+
+
+def test_order_of_the_gallery_can_be_made_without_a_folder():
+    """sphinx-gallery does so before it reads the examples."""
+    from gallery_order import InOrder
+
+    InOrder("")
+    assert InOrder(str(DOCS / "gallery"))("plot_cats_and_dogs_to_wallpaper.py") == 0
